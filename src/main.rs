@@ -1,0 +1,3 @@
+//! The `nfl` command.
+
+fn main() {}
