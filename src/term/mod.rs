@@ -1,0 +1,137 @@
+//! Talking to the person at the terminal: data on stdout, talk on stderr, errors with their remedy.
+//!
+//! The only place that prints. A command receives a [`Printer`] and never writes by itself, so that quiet mode, colour
+//! and a closed pipe are decided once.
+
+pub mod editor;
+pub mod interrupt;
+pub mod progress;
+pub mod table;
+pub mod units;
+
+use std::io::{self, IsTerminal, Write};
+
+/// Where a command's words go: data to stdout, talk to stderr.
+#[derive(Debug)]
+pub struct Printer {
+    colour: bool,
+    quiet: bool,
+}
+
+/// Why printing stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum PrintError {
+    /// The reader of our output has gone (`nfl show … | head`): not a failure.
+    #[error("the reader of the output has gone")]
+    Closed,
+    /// Anything else that the operating system reports.
+    #[error("cannot write the output: {0}")]
+    Io(io::Error),
+}
+
+impl nfl_models::Hint for PrintError {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+}
+
+impl From<io::Error> for PrintError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe { Self::Closed } else { Self::Io(error) }
+    }
+}
+
+impl Printer {
+    /// A printer that is silent on stderr when `quiet`, and uses colour when `colour` allows it and stderr is a terminal.
+    pub fn new(quiet: bool, colour: bool) -> Self {
+        Self { colour: colour && io::stderr().is_terminal(), quiet }
+    }
+
+    /// Whether talk is suppressed; progress bars ask this.
+    pub fn quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// One line of data on stdout.
+    pub fn line(&self, text: &str) -> Result<(), PrintError> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.write_all(b"\n")?;
+        Ok(())
+    }
+
+    /// Data on stdout without a line end, shown at once: the tokens of a reply.
+    pub fn stream(&self, text: &str) -> Result<(), PrintError> {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(text.as_bytes())?;
+        stdout.flush()?;
+        Ok(())
+    }
+
+    /// One line of talk on stderr. Nobody listening to talk is no reason to fail.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr().lock(), "{text}");
+        }
+    }
+
+    /// A warning on stderr; shown in quiet mode too, because nothing may go wrong silently.
+    pub fn warn(&self, text: &str) {
+        let label = self.paint("warning", "33;1");
+        let _ = writeln!(io::stderr().lock(), "{label}: {text}");
+    }
+
+    /// An error and, after a blank line, what to do about it.
+    pub fn error(&self, message: &str, hint: Option<&str>) {
+        let mut stderr = io::stderr().lock();
+        let _ = writeln!(stderr, "{}: {message}", self.paint("error", "31;1"));
+        if let Some(hint) = hint {
+            let _ = writeln!(stderr, "\n{}: {hint}", self.paint("hint", "36;1"));
+        }
+    }
+
+    fn paint(&self, word: &str, code: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() }
+    }
+}
+
+/// Whether stdin is a person typing (and not a pipe or a file).
+pub fn stdin_is_terminal() -> bool {
+    io::stdin().is_terminal()
+}
+
+/// All of stdin as text, up to `bytes_max` bytes.
+///
+/// # Errors
+/// When reading fails, when the input is longer than `bytes_max`, or when it is not UTF-8.
+pub fn read_stdin(bytes_max: u64) -> io::Result<String> {
+    use io::Read;
+    let mut text = String::new();
+    let read = io::stdin().lock().take(bytes_max + 1).read_to_string(&mut text)?;
+    if read as u64 > bytes_max {
+        let message = format!("the input is longer than {}", units::bytes(bytes_max));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(text)
+}
+
+/// Text from a model file or a model, made safe for a terminal: control characters other than line feed and tab, which
+/// could move the cursor, retitle the window or write to the clipboard, become U+FFFD.
+pub fn neutral(text: &str) -> String {
+    let is_bad = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if is_bad(c) { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_cannot_reach_the_terminal() {
+        assert_eq!(neutral("a\x1b]52;c;eA==\x07b\u{202e}c\n\td"), "a\u{fffd}]52;c;eA==\u{fffd}b\u{fffd}c\n\td");
+        assert_eq!(neutral("naïve 日本 🎉"), "naïve 日本 🎉");
+    }
+}

@@ -1,0 +1,75 @@
+//! Numbers as people read them: bytes, counts, durations.
+
+use std::time::Duration;
+
+/// Bytes in binary units with three significant digits: `1.10 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{} {}", three_digits(value), UNITS[unit]),
+    }
+}
+
+/// A count in decimal units with three significant digits: `46.7 B`, `260 K`.
+pub fn count(count: u64) -> String {
+    const UNITS: [&str; 5] = ["", " K", " M", " B", " T"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    match unit {
+        0 => count.to_string(),
+        _ => format!("{}{}", three_digits(value), UNITS[unit]),
+    }
+}
+
+/// A duration: `850 ms`, `12.4 s`, `3 min 05 s`.
+pub fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1000.0)
+    } else if seconds < 60.0 {
+        format!("{seconds:.1} s")
+    } else {
+        let whole = duration.as_secs();
+        format!("{} min {:02} s", whole / 60, whole % 60)
+    }
+}
+
+fn three_digits(value: f64) -> String {
+    if value < 10.0 {
+        format!("{value:.2}")
+    } else if value < 100.0 {
+        format!("{value:.1}")
+    } else {
+        format!("{value:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1_185_376), "1.13 MiB");
+        assert_eq!(bytes(12 << 30), "12.0 GiB");
+        assert_eq!(bytes(u64::MAX), "16384 PiB");
+        assert_eq!(count(260_032), "260 K");
+        assert_eq!(count(46_702_792_704), "46.7 B");
+        assert_eq!(count(7), "7");
+        assert_eq!(duration(Duration::from_millis(185_400)), "3 min 05 s");
+        assert_eq!(duration(Duration::from_millis(9)), "9 ms");
+    }
+}
