@@ -1,1 +1,3 @@
 //! How a checkpoint becomes GGUF.
+
+pub mod checkpoint;
