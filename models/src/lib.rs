@@ -1,10 +1,20 @@
 //! What a model is.
 
+pub mod arch;
+pub mod footprint;
 pub mod gguf;
 mod hint;
+pub mod inventory;
 mod level;
+pub mod name;
+pub mod shape;
 mod tensor;
 
+pub use arch::{ARCHITECTURES, Architecture};
+pub use footprint::Footprint;
 pub use hint::Hint;
+pub use inventory::{InventoryError, Role, TensorSpec, check_inventory, inventory};
 pub use level::{Level, UnknownLevel};
+pub use name::{ModelName, NameError, nearest};
+pub use shape::{Shape, ShapeError};
 pub use tensor::{TensorType, UnknownTensorType};

