@@ -1,3 +1,4 @@
 //! How a checkpoint becomes GGUF.
 
 pub mod checkpoint;
+pub mod seeded;
