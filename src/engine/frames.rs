@@ -1,0 +1,537 @@
+//! The protocol between a program and its worker.
+//!
+//! Two pipes carry frames: the worker's standard input takes [`Call`]s, its standard output gives [`Reply`]s. A frame is
+//! its length as `u32` in little-endian order, then that many bytes of [postcard](https://postcard.jamesmunns.com). No
+//! frame is longer than [`FRAME_BYTES_MAX`]. Standard error carries no frames: llama.cpp's last words go there.
+//!
+//! ```text
+//! program                          worker
+//!         ◄── Hello                 once, before anything else
+//! Load    ──►
+//!         ◄── Progress …            while it loads
+//!         ◄── Loaded | Failed
+//! Generate ─►
+//!         ◄── Progress …            while it reads a long prompt
+//!         ◄── PromptDone
+//!         ◄── Token …               one a token
+//! Cancel  ──►                       at any time; stops the call of that number and no other
+//!         ◄── Done | Failed
+//! ```
+//!
+//! Calls are answered one after the other in the order they came; every reply bears the number of its call. The worker
+//! ends when its standard input closes.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use super::options::{LoadRequest, Sampling};
+
+/// The argument that turns the program into a worker.
+pub const WORKER_ARGUMENT: &str = "__worker";
+
+/// The number of this protocol; a worker of another build is refused.
+pub const PROTOCOL: u32 = 1;
+
+/// Bytes of one frame: the longest prompt, or the most logits of one reply.
+pub const FRAME_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes that a buffer keeps between frames; a rare large one is given back.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// What a program sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// Grows with every call; replies bear it.
+    pub number: u64,
+    /// What is wanted.
+    pub request: Request,
+}
+
+/// What a program wants.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Request {
+    /// Load a model: answered by Loaded.
+    Load(LoadRequest),
+    /// The tokens of a text: answered by Tokens.
+    Tokenize {
+        /// The text.
+        text: String,
+        /// Add the special tokens that the model wants around a text.
+        add_special: bool,
+        /// Read names of special tokens as these tokens.
+        parse_special: bool,
+    },
+    /// The bytes of tokens: answered by Bytes.
+    Detokenize {
+        /// The tokens.
+        tokens: Vec<i32>,
+        /// Write special tokens out.
+        special: bool,
+    },
+    /// Continue a text: answered by Token events and Done.
+    Generate(Generation),
+    /// How likely tokens are: answered by Scores.
+    Score {
+        /// The tokens.
+        tokens: Vec<i32>,
+        /// The first token that is scored, at least 1: the first of all has nothing before it.
+        from: usize,
+    },
+    /// Logits after some positions: answered by Logits.
+    Logits {
+        /// The tokens.
+        tokens: Vec<i32>,
+        /// Positions, ascending.
+        positions: Vec<usize>,
+    },
+    /// Memory in use: answered by Memory.
+    Memory,
+    /// Stop the call of this number; no reply of its own.
+    Cancel,
+}
+
+/// What to continue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Prompt {
+    /// A text.
+    Text {
+        /// The text.
+        text: String,
+        /// Add the special tokens that the model wants around a text.
+        add_special: bool,
+        /// Read names of special tokens as these tokens.
+        parse_special: bool,
+    },
+    /// Tokens.
+    Tokens(Vec<i32>),
+}
+
+/// How to continue it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Generation {
+    /// What to continue. Its common beginning with what the context holds is not computed again.
+    pub prompt: Prompt,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Generation ends before any of these strings.
+    pub stop: Vec<String>,
+    /// Tokens to generate; None goes on until the model ends or the context is full.
+    pub tokens_max: Option<u32>,
+    /// Go on when the model wants to end: for measurements.
+    pub ignore_end: bool,
+    /// Write special tokens out as text.
+    pub special: bool,
+}
+
+impl Generation {
+    /// The likeliest continuation of a prompt.
+    pub fn greedy(prompt: Prompt, tokens_max: u32) -> Self {
+        Self {
+            prompt,
+            sampling: Sampling::greedy(),
+            stop: Vec::new(),
+            tokens_max: Some(tokens_max),
+            ignore_end: false,
+            special: false,
+        }
+    }
+}
+
+/// What a worker sends.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// The call that it answers; 0 for Hello.
+    pub number: u64,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened in the worker.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// The worker is there.
+    Hello {
+        /// Its [`PROTOCOL`].
+        protocol: u32,
+    },
+    /// The share of the work that is done, 0 to 1.
+    Progress(f32),
+    /// The model is loaded.
+    Loaded(Box<LoadInfo>),
+    /// The tokens of a text.
+    Tokens(Vec<i32>),
+    /// The bytes of tokens.
+    Bytes(Vec<u8>),
+    /// The prompt is read.
+    PromptDone {
+        /// Tokens of the prompt.
+        tokens: u32,
+        /// How many of them were in the context already.
+        cached_tokens: u32,
+        /// Milliseconds it took.
+        ms: f64,
+    },
+    /// A token was generated.
+    Token {
+        /// Its number; None for text that was held back and comes out at the end.
+        id: Option<i32>,
+        /// The text that is certain now: whole characters, no part of a stop string, maybe empty.
+        text: String,
+    },
+    /// Generation ended.
+    Done(Done),
+    /// Natural logarithms of probabilities, one a scored token.
+    Scores(Vec<f64>),
+    /// Logits, one row a position.
+    Logits {
+        /// The length of a row.
+        vocabulary_tokens: usize,
+        /// The rows, one after the other.
+        values: Vec<f32>,
+    },
+    /// Memory in use.
+    Memory(MemoryUse),
+    /// The call failed; the worker lives on.
+    Failed(Failure),
+}
+
+/// Why generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The model ended its text.
+    EndOfText,
+    /// A stop string came.
+    Stop,
+    /// As many tokens as were asked for.
+    Length,
+    /// It was cancelled.
+    Cancelled,
+    /// The context has no more room.
+    ContextFull,
+}
+
+/// The account of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// Why it ended.
+    pub reason: Reason,
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// How many of them were in the context already.
+    pub cached_tokens: u32,
+    /// Tokens that were generated, without the one that ends a text.
+    pub generated_tokens: u32,
+    /// Tokens that were computed one at a time during `decode_ms`.
+    pub decoded_tokens: u32,
+    /// Milliseconds for reading the prompt.
+    pub prompt_ms: f64,
+    /// Milliseconds from the first token to the end.
+    pub decode_ms: f64,
+    /// Milliseconds from the request's arrival to the first token; None when there was none.
+    pub first_token_ms: Option<f64>,
+    /// Where the random numbers started.
+    pub seed: u32,
+}
+
+impl Done {
+    /// Tokens a second while generating; None when nothing was computed after the first token.
+    pub fn decode_rate(&self) -> Option<f64> {
+        rate(self.decoded_tokens, self.decode_ms)
+    }
+
+    /// Tokens a second while reading the prompt, without those in the context already.
+    pub fn prompt_rate(&self) -> Option<f64> {
+        rate(self.prompt_tokens - self.cached_tokens, self.prompt_ms)
+    }
+}
+
+fn rate(tokens: u32, ms: f64) -> Option<f64> {
+    (tokens > 0 && ms > 0.0).then(|| f64::from(tokens) * 1000.0 / ms)
+}
+
+/// A token with a meaning and its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecialToken {
+    /// Its number.
+    pub id: i32,
+    /// Its text, as chat templates write it.
+    pub text: String,
+}
+
+/// A device that the worker can compute on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceInfo {
+    /// ggml's name, such as "CUDA0".
+    pub name: String,
+    /// What it calls itself.
+    pub description: String,
+    /// Whether it is a graphics card.
+    pub is_gpu: bool,
+    /// All of its memory, in bytes.
+    pub memory_bytes: u64,
+    /// Its free memory, in bytes.
+    pub memory_free_bytes: u64,
+}
+
+/// Memory of the worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryUse {
+    /// Bytes of the model's files that are mapped; None where the system does not tell.
+    pub mapped_bytes: Option<u64>,
+    /// How many of them are in memory.
+    pub mapped_resident_bytes: Option<u64>,
+    /// Bytes of the whole worker in memory, mapped files included.
+    pub resident_bytes: Option<u64>,
+    /// Bytes in memory that belong to no file.
+    pub anonymous_bytes: Option<u64>,
+}
+
+/// What was loaded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadInfo {
+    /// The architecture's name in the file, such as "llama".
+    pub architecture: String,
+    /// llama.cpp's line about the model.
+    pub description: String,
+    /// Weights, counted one by one.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub weights_bytes: u64,
+    /// Blocks (layers).
+    pub blocks: u32,
+    /// Room of the context in tokens; 0 when only the vocabulary was loaded.
+    pub context_tokens: u32,
+    /// The context that the model was trained on; 0 when the file does not say.
+    pub context_trained_tokens: u32,
+    /// Tokens in the vocabulary.
+    pub vocabulary_tokens: u32,
+    /// The token that begins a sequence.
+    pub begin: Option<SpecialToken>,
+    /// The token that ends a sequence.
+    pub end: Option<SpecialToken>,
+    /// The token that ends a turn.
+    pub end_of_turn: Option<SpecialToken>,
+    /// Whether the model wants `begin` in front of a text.
+    pub adds_begin: bool,
+    /// Threads that generate.
+    pub threads: u32,
+    /// Milliseconds from the call to the loaded model.
+    pub load_ms: f64,
+    /// Memory after loading.
+    pub memory: MemoryUse,
+    /// Devices.
+    pub devices: Vec<DeviceInfo>,
+    /// Where the weights went: llama.cpp's own lines.
+    pub placement: Vec<String>,
+    /// What may be wrong: our own findings and llama.cpp's warnings.
+    pub warnings: Vec<String>,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum Failure {
+    /// The file did not pass our own check; llama.cpp never saw it.
+    #[error("{message}")]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+        /// What can be done about it.
+        hint: Option<String>,
+    },
+    /// llama.cpp did not load the file.
+    #[error("{0}")]
+    Load(String),
+    /// The prompt does not fit.
+    #[error("prompt: {prompt_tokens} tokens, the context has room for {context_tokens}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Room of the context.
+        context_tokens: usize,
+    },
+    /// The request cannot be carried out as it is.
+    #[error("{0}")]
+    Request(String),
+    /// No model is loaded.
+    #[error("no model is loaded")]
+    NotLoaded,
+    /// Only the vocabulary is loaded.
+    #[error("only the vocabulary is loaded")]
+    VocabularyOnly,
+    /// The call was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The computation failed.
+    #[error("{0}")]
+    Compute(String),
+}
+
+/// Why a frame could not be read or written.
+#[derive(Debug, Error)]
+pub enum FrameError {
+    /// The pipe failed.
+    #[error("pipe: {0}")]
+    Pipe(#[from] io::Error),
+    /// The other side closed the pipe, at the end of a frame or within one.
+    #[error("the pipe was closed")]
+    Closed,
+    /// A length beyond the limit: the other side does not speak this protocol.
+    #[error("a frame of {0} bytes, {FRAME_BYTES_MAX} are the most")]
+    TooLong(usize),
+    /// Bytes that are no message.
+    #[error("frame: {0}")]
+    Malformed(#[from] postcard::Error),
+}
+
+/// Writes frames, each with one call of the operating system.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    pipe: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> FrameWriter<W> {
+    /// Writes to a pipe that has no buffer of its own.
+    pub fn new(pipe: W) -> Self {
+        Self { pipe, buffer: Vec::new() }
+    }
+
+    /// Writes one message.
+    pub fn write(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&[0; 4]);
+        let mut buffer = postcard::to_extend(message, buffer)?;
+        let length = buffer.len() - 4;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLong(length));
+        }
+        buffer[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        let written = self.pipe.write_all(&buffer).and_then(|()| self.pipe.flush());
+        buffer.shrink_to(BUFFER_BYTES_KEPT);
+        self.buffer = buffer;
+        written.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => FrameError::Closed,
+            _ => FrameError::Pipe(error),
+        })
+    }
+}
+
+/// Reads frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    pipe: R,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> FrameReader<R> {
+    /// Reads from a pipe, which should have a buffer of its own.
+    pub fn new(pipe: R) -> Self {
+        Self { pipe, buffer: Vec::new() }
+    }
+
+    /// Reads one message, waiting for it.
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let mut length = [0; 4];
+        self.pipe.read_exact(&mut length).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => FrameError::Closed,
+            _ => FrameError::Pipe(error),
+        })?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLong(length));
+        }
+        // The buffer grows with what arrives, not with what the length promises.
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        let Self { pipe, buffer } = self;
+        let read = pipe.by_ref().take(length as u64).read_to_end(buffer)?;
+        if read < length {
+            return Err(FrameError::Closed);
+        }
+        Ok(postcard::from_bytes(buffer)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> Reply {
+        let event = Event::Token { id: Some(7), text: text.to_owned() };
+        Reply { number: 3, event }
+    }
+
+    /// Counts writes: a frame must be one.
+    #[derive(Default)]
+    struct Counted(Vec<u8>, usize);
+
+    impl Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn messages_come_back_as_they_went() {
+        let calls = [
+            Request::Generate(Generation::greedy(Prompt::Tokens(vec![1, -1, i32::MAX]), 60)),
+            Request::Cancel,
+            Request::Score { tokens: vec![5; 1000], from: 1 },
+        ];
+        let mut pipe = Counted::default();
+        let mut writer = FrameWriter::new(&mut pipe);
+        for (number, request) in calls.iter().enumerate() {
+            writer.write(&Call { number: number as u64, request: request.clone() }).unwrap();
+        }
+        assert_eq!(pipe.1, calls.len());
+        let mut reader = FrameReader::new(pipe.0.as_slice());
+        for (number, request) in calls.into_iter().enumerate() {
+            assert_eq!(reader.read::<Call>().unwrap(), Call { number: number as u64, request });
+        }
+        assert!(matches!(reader.read::<Call>(), Err(FrameError::Closed)));
+    }
+
+    #[test]
+    fn a_token_is_a_few_bytes() {
+        let mut bytes = Vec::new();
+        FrameWriter::new(&mut bytes).write(&token(" Lily")).unwrap();
+        assert!(bytes.len() <= 16, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_none_allocates_what_a_length_promises() {
+        let mut bytes = Vec::new();
+        FrameWriter::new(&mut bytes).write(&token("日本")).unwrap();
+        for end in 0..bytes.len() {
+            let result = FrameReader::new(&bytes[..end]).read::<Reply>();
+            assert!(matches!(result, Err(FrameError::Closed)), "{end}: {result:?}");
+        }
+        let mut promise = (FRAME_BYTES_MAX as u32).to_le_bytes().to_vec();
+        promise.push(0);
+        let mut reader = FrameReader::new(promise.as_slice());
+        assert!(matches!(reader.read::<Reply>(), Err(FrameError::Closed)));
+        assert!(reader.buffer.capacity() < 1 << 16);
+        let result = FrameReader::new(&b"<!DOCTYPE html>"[..]).read::<Reply>();
+        assert!(matches!(result, Err(FrameError::TooLong(_))), "{result:?}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_an_error() {
+        let mut bytes = 3_u32.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[0xff; 3]);
+        let result = FrameReader::new(bytes.as_slice()).read::<Reply>();
+        assert!(matches!(result, Err(FrameError::Malformed(_))), "{result:?}");
+    }
+}

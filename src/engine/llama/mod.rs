@@ -1,0 +1,143 @@
+//! A thin owning wrapper over `llama-cpp-sys-2`: the only `unsafe` code of the engine.
+//!
+//! The safe crate `llama-cpp-2` keeps its pointers private, so that nothing loaded with it can reach what only the sys
+//! crate offers (evaluation callbacks, abort flags, `use_extra_bufts`, load modes). Model and context are therefore
+//! owned here; the safe crate serves where no pointer is shared (the list of devices).
+//!
+//! Every number that ggml would assert on is checked before the call: a failed assertion aborts the process.
+
+#![expect(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
+
+mod context;
+mod devices;
+mod ggml;
+mod logs;
+mod model;
+mod observe;
+mod sampler;
+mod vocabulary;
+
+use std::ffi::{CStr, c_char};
+use std::sync::OnceLock;
+
+use llama_cpp_sys_2 as sys;
+use thiserror::Error;
+
+pub use context::{AbortFlag, Context};
+pub use devices::{Device, DeviceKind, devices};
+pub use ggml::{BlockError, decode_blocks, encode_blocks};
+pub use logs::{Line, LogLevel, Mark};
+pub use model::Model;
+pub use observe::{Observer, TensorView};
+pub use sampler::{Sampler, argmax};
+pub use vocabulary::{TokenizeOptions, Vocabulary};
+
+/// A token's number in its vocabulary.
+pub type Token = i32;
+
+/// Proof that llama.cpp's backend is initialised and its log goes to the ring of [`logs`], never to the terminal.
+#[derive(Debug)]
+pub struct Backend(());
+
+impl Backend {
+    /// Initialises llama.cpp on the first call of the process.
+    pub fn get() -> &'static Backend {
+        static BACKEND: OnceLock<Backend> = OnceLock::new();
+        BACKEND.get_or_init(|| {
+            logs::install();
+            // SAFETY: takes no arguments and runs once, because the cell's closure does.
+            unsafe { sys::llama_backend_init() };
+            Backend(())
+        })
+    }
+
+    /// A position in the log, to read later what came after it.
+    pub fn mark(&self) -> Mark {
+        logs::mark()
+    }
+
+    /// The lines logged since a mark, as far as the ring still holds them.
+    pub fn lines_since(&self, mark: Mark) -> Vec<Line> {
+        logs::lines_since(mark)
+    }
+}
+
+/// Why llama.cpp refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LlamaError {
+    /// A path that C cannot take.
+    #[error("{0}: the path contains a zero byte")]
+    Path(String),
+    /// A pattern that C cannot take.
+    #[error("{0}: the pattern contains a zero byte")]
+    Pattern(String),
+    /// The caller's progress callback said stop.
+    #[error("loading was cancelled")]
+    Cancelled,
+    /// The model was not loaded.
+    #[error("{path}: {reason}")]
+    Load {
+        /// The file.
+        path: String,
+        /// The last lines of llama.cpp's log.
+        reason: String,
+    },
+    /// The context was not created.
+    #[error("context of {context_tokens} tokens: {reason}")]
+    Context {
+        /// Tokens asked for.
+        context_tokens: u32,
+        /// The last lines of llama.cpp's log.
+        reason: String,
+    },
+    /// A token that the vocabulary does not have.
+    #[error("token {token}: the vocabulary has {vocabulary_tokens}")]
+    Token {
+        /// The token.
+        token: Token,
+        /// The size of the vocabulary.
+        vocabulary_tokens: usize,
+    },
+    /// The file has no vocabulary to tokenise with.
+    #[error("the model has no tokenizer")]
+    NoTokenizer,
+    /// More text than the tokenizer takes.
+    #[error("text of {0} bytes: more than the tokenizer takes")]
+    TextTooLong(usize),
+    /// No room for the tokens.
+    #[error("the context is full: {used} of {context_tokens} tokens are taken, {asked} more were asked")]
+    ContextFull {
+        /// Tokens in the context.
+        used: usize,
+        /// Room of the context.
+        context_tokens: usize,
+        /// Tokens that were to be added.
+        asked: usize,
+    },
+    /// The abort flag was raised.
+    #[error("the computation was cancelled")]
+    Aborted,
+    /// The computation failed.
+    #[error("decoding failed with code {code}: {reason}")]
+    Decode {
+        /// What llama.cpp returned.
+        code: i32,
+        /// The last lines of its log.
+        reason: String,
+    },
+    /// Logits were asked for where none were computed.
+    #[error("no logits at output {0}")]
+    NoLogits(i32),
+    /// A sampler could not be created.
+    #[error("the sampler could not be created")]
+    Sampler,
+}
+
+/// An owned copy of a C string that may be null.
+fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and llama.cpp hands out zero-terminated strings that live as long as their owner.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,363 @@
+//! What a caller may ask of a model, a context and a sampler; the values travel to the worker as they are.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The largest context that may be asked for, in tokens: llama.cpp hangs for minutes on much larger numbers.
+pub const CONTEXT_TOKENS_MAX: u32 = 1 << 24;
+
+/// The context of a model when nobody asks for another, in tokens (less when the model was trained on less).
+pub const CONTEXT_TOKENS_DEFAULT: u32 = 4096;
+
+/// How many times the trained context may be asked for; beyond it the number is a slip of the keyboard.
+pub const CONTEXT_STRETCH_MAX: u32 = 64;
+
+/// Stop strings of one request.
+pub const STOP_STRINGS_MAX: usize = 64;
+
+/// Bytes of one stop string.
+pub const STOP_BYTES_MAX: usize = 4096;
+
+/// How weights reach memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoadMode {
+    /// Mapped, unless a device prefers to read.
+    #[default]
+    Auto,
+    /// Memory-mapped from the file.
+    Map,
+    /// Read into anonymous memory.
+    Read,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
+pub struct ModelOptions {
+    /// How weights reach memory.
+    pub load_mode: LoadMode,
+    /// Pin the weights in memory (mlock).
+    pub lock_memory: bool,
+    /// Layers on the GPU; all that fit its backend when None.
+    pub gpu_layers: Option<u32>,
+    /// Keep the weights of all experts on the CPU.
+    pub cpu_experts: bool,
+    /// Keep tensors on the CPU whose names match one of these regular expressions.
+    pub cpu_tensors: Vec<String>,
+    /// Let ggml repack weights into buffers laid out for this CPU: faster, but that copy is not mapped.
+    pub repack: bool,
+    /// Load the vocabulary and nothing else.
+    pub vocabulary_only: bool,
+    /// Look for NaN and infinities in every block while loading.
+    pub check_tensors: bool,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            load_mode: LoadMode::Auto,
+            lock_memory: false,
+            gpu_layers: None,
+            cpu_experts: false,
+            cpu_tensors: Vec::new(),
+            repack: true,
+            vocabulary_only: false,
+            check_tensors: false,
+        }
+    }
+}
+
+/// Whether attention is computed in one fused pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlashAttention {
+    /// As the backend supports it.
+    #[default]
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// The type of the numbers in the key-value cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheType {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    #[default]
+    F16,
+    /// Brain floats.
+    BF16,
+    /// Blocks of 32 at 8 bits.
+    Q8_0,
+    /// Blocks of 32 at 5 bits, with offsets.
+    Q5_1,
+    /// Blocks of 32 at 5 bits.
+    Q5_0,
+    /// Blocks of 32 at 4 bits, with offsets.
+    Q4_1,
+    /// Blocks of 32 at 4 bits.
+    Q4_0,
+}
+
+/// How a context is created.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextOptions {
+    /// Tokens of context; see [`ContextOptions::context_for`] for what None means.
+    pub context_tokens: Option<u32>,
+    /// Tokens handed over in one call, at the most.
+    pub batch_tokens: u32,
+    /// Tokens computed at once, at the most.
+    pub micro_batch_tokens: u32,
+    /// Threads that generate.
+    pub threads: u32,
+    /// Threads that read a prompt.
+    pub prompt_threads: u32,
+    /// Whether attention is computed in one fused pass.
+    pub flash_attention: FlashAttention,
+    /// Type of the cached keys.
+    pub key_type: CacheType,
+    /// Type of the cached values.
+    pub value_type: CacheType,
+}
+
+impl ContextOptions {
+    /// The defaults of llama.cpp with this many threads.
+    pub fn with_threads(threads: u32) -> Self {
+        Self {
+            context_tokens: None,
+            batch_tokens: 2048,
+            micro_batch_tokens: 512,
+            threads,
+            prompt_threads: threads,
+            flash_attention: FlashAttention::Auto,
+            key_type: CacheType::F16,
+            value_type: CacheType::F16,
+        }
+    }
+
+    /// The context for a model that was trained on `trained_tokens`: what was asked, else the smaller of the trained
+    /// context and [`CONTEXT_TOKENS_DEFAULT`].
+    pub fn context_for(&self, trained_tokens: u32) -> Result<u32, OptionError> {
+        let Some(asked) = self.context_tokens else {
+            return Ok(match trained_tokens {
+                0 => CONTEXT_TOKENS_DEFAULT,
+                trained => trained.min(CONTEXT_TOKENS_DEFAULT),
+            });
+        };
+        if asked == 0 {
+            return Err(OptionError::NoContext);
+        }
+        let limit = match trained_tokens {
+            0 => CONTEXT_TOKENS_MAX,
+            trained => trained.saturating_mul(CONTEXT_STRETCH_MAX).min(CONTEXT_TOKENS_MAX),
+        };
+        if asked > limit {
+            return Err(OptionError::ContextTooLarge { asked, limit, trained_tokens });
+        }
+        Ok(asked)
+    }
+
+    /// Whether the numbers can be handed to llama.cpp at all.
+    pub fn check(&self) -> Result<(), OptionError> {
+        for (what, value) in [
+            ("batch", self.batch_tokens),
+            ("micro-batch", self.micro_batch_tokens),
+            ("threads", self.threads),
+            ("prompt threads", self.prompt_threads),
+        ] {
+            let limit = if what.ends_with("threads") { THREADS_MAX } else { BATCH_TOKENS_MAX };
+            if value == 0 || value > limit {
+                return Err(OptionError::OutOfRange {
+                    what,
+                    value: value.to_string(),
+                    range: format!("1 to {limit}"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The most threads that ggml takes.
+pub const THREADS_MAX: u32 = 512;
+
+/// The most tokens of one batch.
+pub const BATCH_TOKENS_MAX: u32 = 1 << 16;
+
+/// A model and how to load it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadRequest {
+    /// The GGUF file, or the first of its shards.
+    pub path: PathBuf,
+    /// How the model is loaded.
+    pub model: ModelOptions,
+    /// How its context is created.
+    pub context: ContextOptions,
+}
+
+/// How the next token is chosen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// Divisor of the logits; 0 takes the likeliest token always.
+    pub temperature: f32,
+    /// Keep this many of the likeliest tokens; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the likeliest tokens that together reach this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens that reach this share of the likeliest one's probability; 0 keeps all.
+    pub min_p: f32,
+    /// Divisor for logits of tokens seen lately; 1 changes nothing.
+    pub repeat_penalty: f32,
+    /// Subtracted from a logit once per recent occurrence; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Subtracted from a logit when the token occurred lately; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// How many tokens "lately" means; None means the whole context.
+    pub penalty_tokens: Option<u32>,
+    /// Where the random numbers start; None takes another start each time.
+    pub seed: Option<u32>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            penalty_tokens: Some(64),
+            seed: None,
+        }
+    }
+}
+
+impl Sampling {
+    /// The likeliest token always.
+    pub fn greedy() -> Self {
+        Self { temperature: 0.0, ..Self::default() }
+    }
+
+    /// Whether recent tokens change the logits.
+    pub fn has_penalties(&self) -> bool {
+        let neutral = |value: f32, at: f32| (value - at).abs() < f32::EPSILON;
+        self.penalty_tokens != Some(0)
+            && !(neutral(self.repeat_penalty, 1.0)
+                && neutral(self.frequency_penalty, 0.0)
+                && neutral(self.presence_penalty, 0.0))
+    }
+
+    /// Whether the likeliest token is taken always.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature <= 0.0 || self.top_k == 1
+    }
+
+    /// Whether every number is in its range.
+    pub fn check(&self) -> Result<(), OptionError> {
+        let ranges = [
+            ("temperature", self.temperature, 0.0, 100.0),
+            ("top-p", self.top_p, 0.0, 1.0),
+            ("min-p", self.min_p, 0.0, 1.0),
+            ("repeat penalty", self.repeat_penalty, f32::MIN_POSITIVE, 100.0),
+            ("frequency penalty", self.frequency_penalty, -100.0, 100.0),
+            ("presence penalty", self.presence_penalty, -100.0, 100.0),
+        ];
+        for (what, value, least, most) in ranges {
+            if !(least..=most).contains(&value) {
+                let least =
+                    if what == "repeat penalty" { "above 0".to_owned() } else { least.to_string() };
+                let range = format!("{least} to {most}");
+                return Err(OptionError::OutOfRange { what, value: value.to_string(), range });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why options were refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum OptionError {
+    /// A number outside its range.
+    #[error("{what}: {value} is outside {range}")]
+    OutOfRange {
+        /// The option.
+        what: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        range: String,
+    },
+    /// A context of no tokens.
+    #[error("context: 0 tokens")]
+    NoContext,
+    /// A context beyond reason.
+    #[error(
+        "context: {asked} tokens asked, {limit} is the most for a model trained on {trained_tokens}"
+    )]
+    ContextTooLarge {
+        /// Tokens asked for.
+        asked: u32,
+        /// The most that is allowed.
+        limit: u32,
+        /// The context that the model was trained on.
+        trained_tokens: u32,
+    },
+    /// Too many or too long stop strings.
+    #[error("stop: {0}")]
+    Stop(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn context_defaults_to_the_trained_one_within_a_bound() {
+        let options = ContextOptions::with_threads(2);
+        assert_eq!(options.context_for(512), Ok(512));
+        assert_eq!(options.context_for(131_072), Ok(CONTEXT_TOKENS_DEFAULT));
+        assert_eq!(options.context_for(0), Ok(CONTEXT_TOKENS_DEFAULT));
+    }
+
+    #[test]
+    fn an_absurd_context_is_refused_with_numbers() {
+        let options = ContextOptions {
+            context_tokens: Some(2_000_000_000),
+            ..ContextOptions::with_threads(2)
+        };
+        let error = options.context_for(4096).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "context: 2000000000 tokens asked, 262144 is the most for a model trained on 4096"
+        );
+        assert!(options.context_for(u32::MAX).unwrap_err().to_string().contains("16777216"));
+    }
+
+    #[test]
+    fn sampling_numbers_meet_their_ranges() {
+        assert_eq!(Sampling::default().check(), Ok(()));
+        for sampling in [
+            Sampling { temperature: -1.0, ..Sampling::default() },
+            Sampling { temperature: f32::NAN, ..Sampling::default() },
+            Sampling { top_p: 1.5, ..Sampling::default() },
+            Sampling { repeat_penalty: 0.0, ..Sampling::default() },
+            Sampling { presence_penalty: f32::INFINITY, ..Sampling::default() },
+        ] {
+            assert!(sampling.check().is_err(), "{sampling:?}");
+        }
+    }
+
+    #[test]
+    fn penalties_count_only_when_they_change_something() {
+        assert!(!Sampling::default().has_penalties());
+        assert!(Sampling { repeat_penalty: 1.1, ..Sampling::default() }.has_penalties());
+        let none = Sampling { repeat_penalty: 1.1, penalty_tokens: Some(0), ..Sampling::default() };
+        assert!(!none.has_penalties());
+    }
+}

@@ -1,0 +1,204 @@
+//! Generation: prompt in, one event a token out.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use super::Session;
+use crate::engine::frames::{Done, Event, Failure, Generation, Prompt, Reason};
+use crate::engine::llama::{LlamaError, Sampler, Token, TokenizeOptions, Vocabulary};
+use crate::engine::stop::StopFilter;
+use crate::engine::text::TextStream;
+
+/// Where events go; Break ends the generation as a cancellation does.
+type Emit<'a> = &'a mut dyn FnMut(Event) -> ControlFlow<()>;
+
+impl Session {
+    /// Continues a prompt and tells of every token as it comes.
+    pub fn generate(&mut self, request: &Generation, emit: Emit<'_>) -> Result<Done, Failure> {
+        let started = Instant::now();
+        request.sampling.check()?;
+        let filter = StopFilter::new(&request.stop)?;
+        let prompt = self.prompt_tokens(&request.prompt)?;
+        let seed = request.sampling.seed.unwrap_or_else(random_seed);
+        let mut sampler = Sampler::new(&request.sampling, seed, self.context.context_tokens())?;
+        let mut done = account(prompt.len(), seed);
+        let read = self.read(&prompt, &mut |share| {
+            // A closed pipe shows at the next event too; the reader's flag is what stops a prompt.
+            let _ = emit(Event::Progress(share));
+        });
+        done.prompt_ms = ms_since(started);
+        match read {
+            Ok(cached) => done.cached_tokens = cached as u32,
+            Err(LlamaError::Aborted) => return Ok(done),
+            Err(error) => return Err(error.into()),
+        }
+        sampler.accept(&prompt);
+        let prompt_done = Event::PromptDone {
+            tokens: done.prompt_tokens,
+            cached_tokens: done.cached_tokens,
+            ms: done.prompt_ms,
+        };
+        if emit(prompt_done).is_break() {
+            return Ok(done);
+        }
+        let vocabulary = self.context.vocabulary().clone();
+        let mut writer = Writer::new(request, &vocabulary, filter);
+        self.continue_text(request, &mut sampler, &mut writer, (&mut done, started), emit)?;
+        Ok(done)
+    }
+
+    fn continue_text(
+        &mut self,
+        request: &Generation,
+        sampler: &mut Sampler,
+        writer: &mut Writer<'_>,
+        (done, started): (&mut Done, Instant),
+        emit: Emit<'_>,
+    ) -> Result<(), Failure> {
+        if request.tokens_max == Some(0) {
+            done.reason = Reason::Length;
+            return Ok(());
+        }
+        let mut first_token = started;
+        done.reason = loop {
+            let token = sampler.sample(&mut self.context)?;
+            if done.first_token_ms.is_none() {
+                done.first_token_ms = Some(ms_since(started));
+                first_token = Instant::now();
+            }
+            if !request.ignore_end && self.context.vocabulary().is_end_of_generation(token) {
+                break Reason::EndOfText;
+            }
+            done.generated_tokens += 1;
+            // The event leaves before the next computation, so that the reader works while it runs.
+            let (text, stopped) = writer.write(token)?;
+            let wanted = emit(Event::Token { id: Some(token), text }).is_continue();
+            if stopped {
+                break Reason::Stop;
+            }
+            if request.tokens_max == Some(done.generated_tokens) {
+                break Reason::Length;
+            }
+            if !wanted || self.is_cancelled() {
+                break Reason::Cancelled;
+            }
+            if self.held.len() >= self.context.context_tokens() {
+                break Reason::ContextFull;
+            }
+            match self.advance(&[token], 0) {
+                Ok(()) => done.decoded_tokens += 1,
+                Err(LlamaError::Aborted) => break Reason::Cancelled,
+                Err(error) => return Err(error.into()),
+            }
+        };
+        done.decode_ms = ms_since(first_token);
+        if done.reason != Reason::Stop {
+            let text = writer.finish();
+            if !text.is_empty() {
+                let _ = emit(Event::Token { id: None, text });
+            }
+        }
+        Ok(())
+    }
+
+    /// The tokens of a prompt, checked against the vocabulary and the room of the context.
+    fn prompt_tokens(&self, prompt: &Prompt) -> Result<Vec<Token>, Failure> {
+        if !self.context.model().generates() {
+            let message = "the model does not generate text: it is no plain decoder";
+            return Err(Failure::Request(message.to_owned()));
+        }
+        let tokens = match prompt {
+            Prompt::Text { text, add_special, parse_special } => {
+                let options =
+                    TokenizeOptions { add_special: *add_special, parse_special: *parse_special };
+                self.tokenize(text, options)?
+            }
+            Prompt::Tokens(tokens) => tokens.clone(),
+        };
+        self.check_tokens(&tokens)?;
+        Ok(tokens)
+    }
+
+    pub(super) fn check_tokens(&self, tokens: &[Token]) -> Result<(), Failure> {
+        if tokens.is_empty() {
+            return Err(Failure::Request("prompt: no tokens".to_owned()));
+        }
+        for &token in tokens {
+            self.context.vocabulary().check(token)?;
+        }
+        let context_tokens = self.context.context_tokens();
+        if tokens.len() > context_tokens {
+            return Err(Failure::PromptTooLong { prompt_tokens: tokens.len(), context_tokens });
+        }
+        Ok(())
+    }
+}
+
+/// Turns tokens into text that may be shown.
+struct Writer<'a> {
+    vocabulary: &'a Vocabulary,
+    special: bool,
+    stream: TextStream,
+    filter: StopFilter,
+    bytes: Vec<u8>,
+    text: String,
+}
+
+impl<'a> Writer<'a> {
+    fn new(request: &Generation, vocabulary: &'a Vocabulary, filter: StopFilter) -> Self {
+        Self {
+            vocabulary,
+            special: request.special,
+            stream: TextStream::default(),
+            filter,
+            bytes: Vec::new(),
+            text: String::new(),
+        }
+    }
+
+    /// The text that a token makes certain, and whether a stop string came.
+    fn write(&mut self, token: Token) -> Result<(String, bool), Failure> {
+        self.bytes.clear();
+        self.vocabulary.append_piece(token, self.special, &mut self.bytes)?;
+        self.text.clear();
+        self.stream.push(&self.bytes, &mut self.text);
+        let mut shown = String::new();
+        let stopped = self.filter.push(&self.text, &mut shown);
+        Ok((shown, stopped))
+    }
+
+    /// What was held back.
+    fn finish(&mut self) -> String {
+        self.text.clear();
+        self.stream.finish(&mut self.text);
+        let mut shown = String::new();
+        if !self.filter.push(&self.text, &mut shown) {
+            self.filter.finish(&mut shown);
+        }
+        shown
+    }
+}
+
+/// The account at the beginning; it stands when the prompt is cancelled.
+fn account(prompt_tokens: usize, seed: u32) -> Done {
+    Done {
+        reason: Reason::Cancelled,
+        prompt_tokens: prompt_tokens as u32,
+        cached_tokens: 0,
+        generated_tokens: 0,
+        decoded_tokens: 0,
+        prompt_ms: 0.0,
+        decode_ms: 0.0,
+        first_token_ms: None,
+        seed,
+    }
+}
+
+pub(crate) fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1000.0
+}
+
+fn random_seed() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
+}

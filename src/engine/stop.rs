@@ -1,0 +1,126 @@
+//! Stop strings: found across tokens, never shown, not even their beginnings.
+
+use super::options::{OptionError, STOP_BYTES_MAX, STOP_STRINGS_MAX};
+
+/// Looks for stop strings in a text that arrives in pieces.
+#[derive(Debug)]
+pub struct StopFilter {
+    stops: Vec<String>,
+    /// Text that may turn out to be the beginning of a stop string.
+    held: String,
+}
+
+impl StopFilter {
+    /// A filter for these strings; empty ones are ignored.
+    pub fn new(stops: &[String]) -> Result<Self, OptionError> {
+        if stops.len() > STOP_STRINGS_MAX {
+            let count = stops.len();
+            let message = format!("{count} strings, {STOP_STRINGS_MAX} are the most");
+            return Err(OptionError::Stop(message));
+        }
+        if let Some(stop) = stops.iter().find(|stop| stop.len() > STOP_BYTES_MAX) {
+            let bytes = stop.len();
+            let message = format!("a string of {bytes} bytes, {STOP_BYTES_MAX} are the most");
+            return Err(OptionError::Stop(message));
+        }
+        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
+        Ok(Self { stops, held: String::new() })
+    }
+
+    /// Adds text and appends to `target` what cannot be part of a stop string any more. Returns whether one was found:
+    /// then nothing from its beginning on comes out.
+    pub fn push(&mut self, text: &str, target: &mut String) -> bool {
+        if self.stops.is_empty() {
+            target.push_str(text);
+            return false;
+        }
+        self.held.push_str(text);
+        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        if let Some(start) = found {
+            target.push_str(&self.held[..start]);
+            self.held.clear();
+            return true;
+        }
+        let certain = self.held.len() - self.possible_beginning();
+        target.push_str(&self.held[..certain]);
+        self.held.drain(..certain);
+        false
+    }
+
+    /// Ends the text: what was held back comes out.
+    pub fn finish(&mut self, target: &mut String) {
+        target.push_str(&self.held);
+        self.held.clear();
+    }
+
+    /// Bytes at the end of the held text that begin some stop string.
+    fn possible_beginning(&self) -> usize {
+        let held = self.held.as_bytes();
+        let longest = |stop: &String| {
+            let most = held.len().min(stop.len() - 1);
+            (1..=most).rev().find(|&length| held.ends_with(&stop.as_bytes()[..length]))
+        };
+        self.stops.iter().filter_map(longest).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Feeds pieces and returns what came out before and at the end, and whether a stop was found.
+    fn run(stops: &[&str], pieces: &[&str]) -> (String, bool) {
+        let stops: Vec<String> = stops.iter().map(|&stop| stop.to_owned()).collect();
+        let mut filter = StopFilter::new(&stops).unwrap();
+        let mut text = String::new();
+        for piece in pieces {
+            if filter.push(piece, &mut text) {
+                return (text, true);
+            }
+            for stop in &stops {
+                assert!(stop.is_empty() || !text.contains(stop.as_str()));
+            }
+        }
+        filter.finish(&mut text);
+        (text, false)
+    }
+
+    #[test]
+    fn a_stop_is_found_wherever_tokens_cut_it() {
+        let text = "One day.\nUser: more";
+        for first in 0..=text.len() {
+            for second in first..=text.len() {
+                let pieces = [&text[..first], &text[first..second], &text[second..]];
+                assert_eq!(run(&["\nUser:"], &pieces), ("One day.".to_owned(), true));
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_only_looks_like_a_stop_comes_out() {
+        assert_eq!(run(&["</s>"], &["a <", "/", "b> <", "/s"]), ("a </b> </s".to_owned(), false));
+        assert_eq!(run(&["aab"], &["a", "a", "a", "a"]), ("aaaa".to_owned(), false));
+        assert_eq!(run(&["aab"], &["a", "a", "a", "b"]), ("a".to_owned(), true));
+    }
+
+    #[test]
+    fn the_earliest_stop_wins_and_empty_ones_are_nothing() {
+        assert_eq!(run(&["zz", "y"], &["xyzz"]), ("x".to_owned(), true));
+        assert_eq!(run(&[""], &["abc"]), ("abc".to_owned(), false));
+        assert_eq!(run(&["é!"], &["caf", "é", "?"]), ("café?".to_owned(), false));
+    }
+
+    #[test]
+    fn only_what_must_be_is_held_back() {
+        let mut filter = StopFilter::new(&["END".to_owned()]).unwrap();
+        let mut text = String::new();
+        assert!(!filter.push("the EN", &mut text));
+        assert_eq!(text, "the ");
+    }
+
+    #[test]
+    fn too_many_or_too_long_strings_are_refused() {
+        assert!(StopFilter::new(&vec!["a".to_owned(); STOP_STRINGS_MAX + 1]).is_err());
+        assert!(StopFilter::new(&["a".repeat(STOP_BYTES_MAX + 1)]).is_err());
+    }
+}
