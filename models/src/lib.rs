@@ -7,6 +7,7 @@ mod hint;
 pub mod inventory;
 mod level;
 pub mod name;
+pub mod preflight;
 pub mod shape;
 mod tensor;
 
@@ -16,5 +17,6 @@ pub use hint::Hint;
 pub use inventory::{InventoryError, Role, TensorSpec, check_inventory, inventory};
 pub use level::{Level, UnknownLevel};
 pub use name::{ModelName, NameError, nearest};
+pub use preflight::{Refusal, Warning, preflight};
 pub use shape::{Shape, ShapeError};
 pub use tensor::{TensorType, UnknownTensorType};

@@ -1,0 +1,77 @@
+//! The check of a model before llama.cpp sees it: refuses what would make llama.cpp abort, hang or
+//! compute nonsense, for every architecture.
+//!
+//! llama.cpp answers most broken files with an error, but some with `GGML_ASSERT`, which ends the
+//! process. The rules here are those assertions, read from its loader, vocabulary and CPU operators
+//! (llama-cpp-sys-2 0.1.161), and a few faults that it lets pass in silence.
+
+mod parameters;
+mod refusal;
+mod vocabulary;
+
+use parameters::Keys;
+pub use refusal::{Refusal, Warning};
+
+use crate::gguf::{Gguf, Metadata, TensorInfo};
+use crate::inventory::is_single_expert;
+use crate::tensor::TensorType;
+
+/// Checks an open model; gives the warnings when it may run.
+pub fn preflight(gguf: &Gguf) -> Result<Vec<Warning>, Refusal> {
+    check(gguf.metadata(), gguf.tensors())
+}
+
+/// The same for metadata and tensors by themselves.
+pub fn check(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Vec<Warning>, Refusal> {
+    let architecture = metadata.architecture().ok_or(Refusal::NoArchitecture)?;
+    if let Some(kind) = metadata.text("general.type")
+        && kind != "model"
+    {
+        return Err(Refusal::NotAModel(kind.to_owned()));
+    }
+    if architecture == "clip" {
+        return Err(Refusal::NotAModel("image projector".to_owned()));
+    }
+    let keys = Keys { metadata, architecture };
+    let mut warnings = Vec::new();
+    parameters::sizes(&keys, &mut warnings)?;
+    parameters::experts(&keys)?;
+    parameters::attention(&keys, tensors)?;
+    parameters::rotation_and_norms(&keys)?;
+    tensor_types(tensors)?;
+    vocabulary::check(metadata, tensors, &mut warnings)?;
+    Ok(warnings)
+}
+
+/// Types that some operation of ggml's CPU backend would abort on, or call through a null pointer.
+fn tensor_types(tensors: &[TensorInfo]) -> Result<(), Refusal> {
+    for tensor in tensors {
+        let (name, tensor_type) = (&tensor.name, tensor.tensor_type);
+        if tensor.elements() == 0 {
+            return Err(Refusal::EmptyTensor(name.clone()));
+        }
+        if is_single_expert(name) {
+            return Err(Refusal::SingleExperts(name.clone()));
+        }
+        let refuse = |rule| Err(Refusal::TensorType { name: name.clone(), tensor_type, rule });
+        let added = name.ends_with("norm.weight")
+            || name.ends_with("rope_freqs.weight")
+            || (name.strip_suffix(".bias").is_some() && tensor.dimensions.len() == 1);
+        if added && tensor_type != TensorType::F32 {
+            return refuse("must be F32");
+        }
+        let not_for_products = matches!(
+            tensor_type,
+            TensorType::Q8_1
+                | TensorType::Q8_K
+                | TensorType::F64
+                | TensorType::I8
+                | TensorType::I16
+                | TensorType::I64
+        );
+        if not_for_products && tensor.dimensions.len() > 1 && name.ends_with(".weight") {
+            return refuse("a type that ggml does not multiply with");
+        }
+    }
+    Ok(())
+}
