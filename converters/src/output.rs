@@ -1,0 +1,206 @@
+//! A file on its way: written beside its final name, checked, then renamed.
+//!
+//! The layout is known before the first value is, so every thread writes its piece at its place and no order is kept. Until
+//! the very end the bytes are in a hidden file `.nfl-NAME-LEVEL.gguf.….partial`. It is removed when the conversion stops for
+//! whatever reason, except when the process is killed; what a killed process left is swept away by the next conversion to
+//! the same name, which knows it by the lock that only a living process holds.
+
+use crate::error::ConvertError;
+use crate::order::Order;
+use crate::receipt::{Receipt, ReceiptTensor};
+use nfl_models::gguf::{Gguf, Header, Metadata, TensorPlan, Writer};
+use nfl_models::{Level, TensorType};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tempfile::NamedTempFile;
+
+/// Attempts to make a temporary file that no other process sweeps away in the same moment.
+const ATTEMPTS_MAX: usize = 8;
+
+/// The end of a temporary file's name.
+const SUFFIX: &str = ".partial";
+
+/// A file that is being written.
+pub(crate) struct Output {
+    level: Level,
+    path: PathBuf,
+    file: NamedTempFile,
+    header: Header,
+    bytes: u64,
+    /// Type and offset in the file of each tensor of the job.
+    places: Vec<Place>,
+}
+
+/// Where a tensor goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) tensor_type: TensorType,
+    /// In bytes from the start of the file.
+    pub(crate) offset: u64,
+}
+
+/// What a file will hold.
+pub(crate) struct Layout<'a> {
+    pub(crate) level: Level,
+    pub(crate) path: PathBuf,
+    pub(crate) metadata: &'a Metadata,
+    /// The tensors of the job with their types in this file.
+    pub(crate) tensors: Vec<TensorPlan>,
+    /// The order of the tensors in the file: numbers of the job's.
+    pub(crate) order: Vec<usize>,
+}
+
+impl Output {
+    /// Makes the temporary file and writes its head.
+    pub(crate) fn create(layout: Layout<'_>) -> Result<Self, ConvertError> {
+        let Layout { level, path, metadata, tensors, order } = layout;
+        let mut head = Vec::new();
+        let sorted: Vec<TensorPlan> = order.iter().map(|index| tensors[*index].clone()).collect();
+        let bytes = Writer::new(&mut head, metadata, sorted)?.total_bytes();
+        let header = Header::parse_prefix(&head, bytes)?;
+        let mut places: Vec<Place> = tensors
+            .iter()
+            .map(|tensor| Place { tensor_type: tensor.tensor_type, offset: 0 })
+            .collect();
+        for (index, info) in order.iter().zip(&header.tensors) {
+            places[*index].offset = header.data_offset + info.offset;
+        }
+        let fail = |source| ConvertError::Write { path: path.clone(), source };
+        let file = temporary(&path).map_err(fail)?;
+        // the whole length at once: what no thread writes is padding, and reads as zero
+        file.as_file().set_len(bytes).map_err(fail)?;
+        write_at(file.as_file(), &head, 0).map_err(fail)?;
+        Ok(Self { level, path, file, header, bytes, places })
+    }
+
+    pub(crate) fn level(&self) -> Level {
+        self.level
+    }
+
+    pub(crate) fn place(&self, tensor: usize) -> Place {
+        self.places[tensor]
+    }
+
+    /// Writes bytes of a tensor; `position` counts from the tensor's start.
+    pub(crate) fn write(
+        &self,
+        tensor: usize,
+        position: u64,
+        bytes: &[u8],
+    ) -> Result<(), ConvertError> {
+        let offset = self.places[tensor].offset + position;
+        write_at(self.file.as_file(), bytes, offset)
+            .map_err(|source| ConvertError::Write { path: self.path.clone(), source })
+    }
+
+    /// Makes the bytes durable, reads the file back, checks it, and gives it its name.
+    pub(crate) fn finish(
+        self,
+        order: &Order,
+        started: Instant,
+        check: &dyn Fn(&Gguf) -> Result<(), ConvertError>,
+    ) -> Result<Receipt, ConvertError> {
+        let Self { level, path, file, header, bytes, .. } = self;
+        let fail = |source| ConvertError::Write { path: path.clone(), source };
+        file.as_file().sync_all().map_err(fail)?;
+        let tensors = {
+            let written = Gguf::open(file.path())?;
+            compare(&written, &header, bytes)
+                .map_err(|problem| ConvertError::Check { path: path.clone(), problem })?;
+            check(&written)?;
+            ReceiptTensor::all(&written, order.checksums)
+        };
+        let renamed =
+            if order.overwrite { file.persist(&path) } else { file.persist_noclobber(&path) };
+        renamed.map_err(|error| match error.error.kind() {
+            io::ErrorKind::AlreadyExists => ConvertError::Exists { path: path.clone() },
+            _ => fail(error.error),
+        })?;
+        sync_directory(&path);
+        Ok(Receipt { level, path, bytes, seconds: started.elapsed().as_secs_f64(), tensors })
+    }
+}
+
+/// Compares what the reader sees with what was planned.
+fn compare(written: &Gguf, planned: &Header, bytes: u64) -> Result<(), String> {
+    if written.file_bytes() != bytes {
+        return Err(format!("{} bytes, not {bytes}", written.file_bytes()));
+    }
+    if *written.metadata() != planned.metadata {
+        return Err("metadata differ".to_owned());
+    }
+    if written.tensors() != planned.tensors {
+        return Err("tensors differ".to_owned());
+    }
+    Ok(())
+}
+
+/// A new file beside `path`, locked for as long as it is open, after sweeping away what killed processes left.
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let prefix = format!(".nfl-{name}.");
+    sweep(directory, &prefix);
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(SUFFIX);
+    // by default the file would be readable by its owner only, and keep that under its final name
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    for _ in 0..ATTEMPTS_MAX {
+        let file = builder.tempfile_in(directory)?;
+        // a file system without locks is no obstacle: nothing is swept there
+        let _ = file.as_file().lock();
+        if file.path().exists() {
+            return Ok(file);
+        }
+    }
+    Err(io::Error::other("temporary files vanish as they are made"))
+}
+
+/// Removes temporary files of the same name that no living process holds.
+fn sweep(directory: &Path, prefix: &str) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !(is_file && name.starts_with(prefix) && name.ends_with(SUFFIX)) {
+            continue;
+        }
+        if let Ok(file) = File::options().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Makes the rename durable where directories can be synced; the file itself is already.
+fn sync_directory(path: &Path) {
+    if let Some(directory) = path.parent().and_then(|parent| File::open(parent).ok()) {
+        let _ = directory.sync_all();
+    }
+}
+
+#[cfg(unix)]
+fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                bytes = &bytes[written..];
+                offset += written as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
