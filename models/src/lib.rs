@@ -9,6 +9,7 @@ mod level;
 pub mod name;
 pub mod preflight;
 pub mod shape;
+pub mod template;
 mod tensor;
 
 pub use arch::{ARCHITECTURES, Architecture};

@@ -5,6 +5,8 @@
 //! workspace manifest), so each such instruction becomes a call of a filter of ours, whose name no template can spell
 //! where a filter's name is expected. Jump targets are moved along.
 
+use std::collections::BTreeMap;
+
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, parse};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Error, Value};
@@ -14,14 +16,25 @@ const NAME: &str = "chat_template";
 /// "No slot in the machine's cache of filters": the filter is looked up by name.
 const NO_SLOT: u8 = !0;
 
+/// A compiled template.
+pub(super) struct Compiled<'s> {
+    /// The template itself.
+    pub(super) instructions: Instructions<'s>,
+    /// Its named blocks.
+    pub(super) blocks: BTreeMap<&'s str, Instructions<'s>>,
+}
+
 /// Parses a template and compiles it, with our operators in the place of minijinja's.
-pub(super) fn compile(source: &str) -> Result<Instructions<'_>, Error> {
+pub(super) fn compile(source: &str) -> Result<Compiled<'_>, Error> {
     let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?;
     let tree = parse(source, NAME, syntax)?;
     let mut generator = CodeGenerator::new(NAME, source);
     generator.compile_stmt(&tree);
-    let (instructions, _blocks) = generator.finish();
-    Ok(with_our_operators(&instructions))
+    let (instructions, blocks) = generator.finish();
+    Ok(Compiled {
+        instructions: with_our_operators(&instructions),
+        blocks: blocks.iter().map(|(name, block)| (*name, with_our_operators(block))).collect(),
+    })
 }
 
 fn with_our_operators<'s>(theirs: &Instructions<'s>) -> Instructions<'s> {

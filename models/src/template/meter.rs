@@ -22,7 +22,7 @@ const VISITS_MAX: u64 = 64 << 20;
 /// Bytes of a text that cost as much to read as visiting one value.
 const BYTES_PER_VISIT: u64 = 256;
 /// How deep values may nest; serde_json itself stops at 128, and comparing, printing and dropping recurse.
-const DEPTH_MAX: usize = 128;
+pub(super) const DEPTH_MAX: usize = 128;
 
 /// A limit of the sandbox that a template ran into.
 #[derive(Debug, thiserror::Error)]
@@ -43,7 +43,8 @@ pub(super) struct Meter {
 impl Meter {
     /// The budget for a template and conversation of so many bytes.
     pub(super) fn new(input_bytes: u64) -> Meter {
-        let text = TEXT_BYTES_BASE.saturating_add(input_bytes.saturating_mul(TEXT_BYTES_PER_INPUT_BYTE));
+        let text =
+            TEXT_BYTES_BASE.saturating_add(input_bytes.saturating_mul(TEXT_BYTES_PER_INPUT_BYTE));
         let visits = VISITS_BASE.saturating_add(input_bytes.saturating_mul(VISITS_PER_INPUT_BYTE));
         Meter { text_bytes: text.min(TEXT_BYTES_MAX), visits: visits.min(VISITS_MAX) }
     }
@@ -74,7 +75,12 @@ impl Meter {
         self.read_to(value, DEPTH_MAX)
     }
 
-    fn visit(&mut self, visits: u64) -> Result<(), Error> {
+    /// Pays for looking at so many values.
+    pub(super) fn visit(&mut self, values: usize) -> Result<(), Error> {
+        self.spend(values as u64)
+    }
+
+    fn spend(&mut self, visits: u64) -> Result<(), Error> {
         match self.visits.checked_sub(visits) {
             Some(left) => {
                 self.visits = left;
@@ -86,10 +92,10 @@ impl Meter {
 
     fn read_to(&mut self, value: &Value, depth_left: usize) -> Result<usize, Error> {
         if let Some(text) = value.as_str() {
-            self.visit(1 + text.len() as u64 / BYTES_PER_VISIT)?;
+            self.spend(1 + text.len() as u64 / BYTES_PER_VISIT)?;
             return Ok(text.len());
         }
-        self.visit(1)?;
+        self.spend(1)?;
         let Some(object) = value.as_object() else { return Ok(0) };
         if !matches!(value.kind(), ValueKind::Map | ValueKind::Seq | ValueKind::Iterable) {
             return Ok(0);

@@ -45,7 +45,8 @@ fn write_repr(target: &mut String, value: &Value) {
             let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
             target.push(open);
             let mut items = 0;
-            for item in value.as_object().and_then(|object| object.try_iter()).into_iter().flatten() {
+            for item in value.as_object().and_then(|object| object.try_iter()).into_iter().flatten()
+            {
                 target.push_str(if items == 0 { "" } else { ", " });
                 write_repr(target, &item);
                 items += 1;
