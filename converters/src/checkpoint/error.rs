@@ -304,7 +304,8 @@ impl Hint for CheckpointError {
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "check the permissions of the file and its directory".into()
             }
-            Self::Io { .. } | Self::Range { .. } => return None,
+            Self::Io { .. } => "see whether the file can be opened: its disk, its link".into(),
+            Self::Range { .. } => return None,
         };
         Some(text)
     }

@@ -265,6 +265,7 @@ fn heads(
     }
     let kv_heads = match overrides.kv_heads {
         Some(own) => own,
+        None if heads == full_heads => full_kv,
         // In proportion, then down to the next divisor.
         None => (1..=(full_kv * heads / full_heads).max(1))
             .rev()

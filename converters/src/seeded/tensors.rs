@@ -105,3 +105,32 @@ impl Specs {
         self.0.push(Spec { name, shape: vec![elements], deviation: None });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::super::Overrides;
+    use super::*;
+    use crate::checkpoint::{Config, Folder};
+
+    #[test]
+    fn names_and_bytes_are_those_of_the_real_mixtral() {
+        let material = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/material");
+        let Ok(folder) = Folder::open(&material.join("checkpoints/mixtral-8x7b-instruct")) else {
+            eprintln!("skipped: {} is absent", material.display());
+            return;
+        };
+        let config = Config::read(&folder).unwrap();
+        let dimensions = Dimensions::new(&config, &Overrides::default()).unwrap();
+        let specs = list(&dimensions, 0.0);
+        let index = folder.read_json("model.safetensors.index.json", 1 << 20).unwrap().unwrap();
+        let real: BTreeSet<&str> =
+            index["weight_map"].as_object().unwrap().keys().map(String::as_str).collect();
+        let ours: BTreeSet<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
+        assert_eq!(ours, real);
+        let bytes: u64 = specs.iter().map(|spec| spec.elements() * 2).sum();
+        assert_eq!(index["metadata"]["total_size"].as_u64(), Some(bytes));
+    }
+}
