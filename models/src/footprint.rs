@@ -10,7 +10,8 @@ use crate::tensor::TensorType;
 /// llama.cpp rounds the context up to a multiple of this many tokens.
 const CONTEXT_STEP_TOKENS: u64 = 256;
 
-/// How many bytes a model takes. Buffers for intermediate results come on top; they depend on the batch, not on the model.
+/// How many bytes a model takes. Buffers for intermediate results come on top; they depend on the
+/// batch, not on the model.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Footprint {
     by_role: BTreeMap<Role, u64>,
@@ -62,8 +63,9 @@ impl Footprint {
         self.roles().filter(|(role, _)| role.is_experts()).map(|(_, bytes)| bytes).sum()
     }
 
-    /// Bytes of weights that one token makes the machine read: all but the experts that it does not use, and one row of the
-    /// embedding. Memory bandwidth over this is the highest speed of decoding.
+    /// Bytes of weights that one token makes the machine read: all but the experts that it does not
+    /// use, and one row of the embedding. Memory bandwidth over this is the highest speed of
+    /// decoding.
     pub fn bytes_per_token(&self) -> u64 {
         let experts = self.experts_bytes();
         let used = match self.shape.experts {
@@ -77,8 +79,8 @@ impl Footprint {
             + embedding.checked_div(self.shape.vocabulary).unwrap_or(0)
     }
 
-    /// Bytes of keys and values that each token of context leaves in the cache; `None` when a head's length is no
-    /// multiple of the type's block, which llama.cpp refuses too.
+    /// Bytes of keys and values that each token of context leaves in the cache; `None` when a
+    /// head's length is no multiple of the type's block, which llama.cpp refuses too.
     pub fn kv_bytes_per_token(&self, key: TensorType, value: TensorType) -> Option<u64> {
         let shape = &self.shape;
         key.row_bytes(shape.key_length)?;

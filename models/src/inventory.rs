@@ -1,7 +1,8 @@
-//! The inventory: every tensor that a shape owns, with its role and dimensions, and the check of a file against it.
+//! The inventory: every tensor that a shape owns, with its role and dimensions, and the check of a
+//! file against it.
 //!
-//! It is the one list behind the converter's completeness check, the quantiser's types by role, `nfl show`, the footprint,
-//! and placement.
+//! It is the one list behind the converter's completeness check, the quantiser's types by role,
+//! `nfl show`, the footprint, and placement.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -194,7 +195,9 @@ impl Hint for InventoryError {
     fn hint(&self) -> Option<String> {
         let legacy = self.unexpected.iter().any(|name| is_single_expert(name));
         Some(if legacy {
-            "the file has one tensor for each expert, as before April 2024: convert the original again".to_owned()
+            "the file has one tensor for each expert, as before April 2024: convert the original \
+             again"
+                .to_owned()
         } else {
             "the file is incomplete or of another architecture: convert the original again"
                 .to_owned()
@@ -202,7 +205,8 @@ impl Hint for InventoryError {
     }
 }
 
-/// Whether a tensor is that of one expert (`blk.0.ffn_gate.3.weight`), the layout that llama.cpp has given up.
+/// Whether a tensor is that of one expert (`blk.0.ffn_gate.3.weight`), the layout that llama.cpp
+/// has given up.
 pub(crate) fn is_single_expert(name: &str) -> bool {
     let suffix = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
     let Some((_, suffix)) = suffix else { return false };

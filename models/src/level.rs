@@ -1,8 +1,8 @@
 //! The table of levels: what a whole model is quantised to, as people name it (`Q4_K_M`).
 //!
-//! A level is a recipe over many tensors, a type is the storage of one. Numbers are those of `enum llama_ftype` in llama.h,
-//! which `general.file_type` carries; typical bits per weight are those that llama-quantize's own page lists for
-//! Llama 3.1 8B.
+//! A level is a recipe over many tensors, a type is the storage of one. Numbers are those of `enum
+//! llama_ftype` in llama.h, which `general.file_type` carries; typical bits per weight are those
+//! that llama-quantize's own page lists for Llama 3.1 8B.
 
 use std::fmt;
 use std::str::FromStr;
@@ -48,48 +48,167 @@ struct Entry {
 }
 
 /// The table, in the order of the enum (a test keeps it so).
-#[rustfmt::skip]
 const TABLE: [Entry; 20] = [
-    Entry { level: Level::F32, name: "F32", file_type: 0, base_type: TensorType::F32, bits_per_weight: 32.0,
-        advice: "every bit, four bytes a weight: the source for other levels, not for use" },
-    Entry { level: Level::F16, name: "F16", file_type: 1, base_type: TensorType::F16, bits_per_weight: 16.0,
-        advice: "half precision: as good as the original, twice the size of Q8_0" },
-    Entry { level: Level::BF16, name: "BF16", file_type: 32, base_type: TensorType::BF16, bits_per_weight: 16.0,
-        advice: "the bits most models were trained in; slower than F16 on processors without BF16" },
-    Entry { level: Level::Q8_0, name: "Q8_0", file_type: 7, base_type: TensorType::Q8_0, bits_per_weight: 8.5,
-        advice: "no loss that one would notice, at half the size of F16" },
-    Entry { level: Level::Q4_0, name: "Q4_0", file_type: 2, base_type: TensorType::Q4_0, bits_per_weight: 4.64,
-        advice: "fastest on many processors, and simple; Q4_K_M is better at about the same size" },
-    Entry { level: Level::Q4_1, name: "Q4_1", file_type: 3, base_type: TensorType::Q4_1, bits_per_weight: 5.11,
-        advice: "older; Q4_K_M is smaller and better" },
-    Entry { level: Level::Q5_0, name: "Q5_0", file_type: 8, base_type: TensorType::Q5_0, bits_per_weight: 5.57,
-        advice: "older; Q5_K_S is better at the same size" },
-    Entry { level: Level::Q5_1, name: "Q5_1", file_type: 9, base_type: TensorType::Q5_1, bits_per_weight: 6.04,
-        advice: "older; Q5_K_M is smaller and better" },
-    Entry { level: Level::Q2_K, name: "Q2_K", file_type: 10, base_type: TensorType::Q2_K, bits_per_weight: 3.16,
-        advice: "clearly worse answers; only when nothing larger fits" },
-    Entry { level: Level::Q2_K_S, name: "Q2_K_S", file_type: 21, base_type: TensorType::Q2_K, bits_per_weight: 2.97,
-        advice: "the smallest here, and the worst; wants an importance matrix" },
-    Entry { level: Level::Q3_K_S, name: "Q3_K_S", file_type: 11, base_type: TensorType::Q3_K, bits_per_weight: 3.64,
-        advice: "very small, with much loss" },
-    Entry { level: Level::Q3_K_M, name: "Q3_K_M", file_type: 12, base_type: TensorType::Q3_K, bits_per_weight: 4.0,
-        advice: "very small, with some loss: for a model that is slightly too large" },
-    Entry { level: Level::Q3_K_L, name: "Q3_K_L", file_type: 13, base_type: TensorType::Q3_K, bits_per_weight: 4.3,
-        advice: "small, with some loss; IQ4_XS is about as small and better" },
-    Entry { level: Level::Q4_K_S, name: "Q4_K_S", file_type: 14, base_type: TensorType::Q4_K, bits_per_weight: 4.67,
-        advice: "small, with little loss" },
-    Entry { level: Level::Q4_K_M, name: "Q4_K_M", file_type: 15, base_type: TensorType::Q4_K, bits_per_weight: 4.89,
-        advice: "the usual choice: small, with little loss" },
-    Entry { level: Level::Q5_K_S, name: "Q5_K_S", file_type: 16, base_type: TensorType::Q5_K, bits_per_weight: 5.57,
-        advice: "hardly any loss" },
-    Entry { level: Level::Q5_K_M, name: "Q5_K_M", file_type: 17, base_type: TensorType::Q5_K, bits_per_weight: 5.7,
-        advice: "hardly any loss: the choice when memory allows" },
-    Entry { level: Level::Q6_K, name: "Q6_K", file_type: 18, base_type: TensorType::Q6_K, bits_per_weight: 6.56,
-        advice: "loss at the edge of what can be measured" },
-    Entry { level: Level::IQ4_NL, name: "IQ4_NL", file_type: 25, base_type: TensorType::IQ4_NL, bits_per_weight: 4.68,
-        advice: "like Q4_0 with better placed steps; for rows that 256 does not divide" },
-    Entry { level: Level::IQ4_XS, name: "IQ4_XS", file_type: 30, base_type: TensorType::IQ4_XS, bits_per_weight: 4.46,
-        advice: "a little smaller than Q4_K_S at nearly its quality" },
+    Entry {
+        level: Level::F32,
+        name: "F32",
+        file_type: 0,
+        base_type: TensorType::F32,
+        bits_per_weight: 32.0,
+        advice: "every bit, four bytes a weight: the source for other levels, not for use",
+    },
+    Entry {
+        level: Level::F16,
+        name: "F16",
+        file_type: 1,
+        base_type: TensorType::F16,
+        bits_per_weight: 16.0,
+        advice: "half precision: as good as the original, twice the size of Q8_0",
+    },
+    Entry {
+        level: Level::BF16,
+        name: "BF16",
+        file_type: 32,
+        base_type: TensorType::BF16,
+        bits_per_weight: 16.0,
+        advice: "the bits most models were trained in; slower than F16 on processors without BF16",
+    },
+    Entry {
+        level: Level::Q8_0,
+        name: "Q8_0",
+        file_type: 7,
+        base_type: TensorType::Q8_0,
+        bits_per_weight: 8.5,
+        advice: "no loss that one would notice, at half the size of F16",
+    },
+    Entry {
+        level: Level::Q4_0,
+        name: "Q4_0",
+        file_type: 2,
+        base_type: TensorType::Q4_0,
+        bits_per_weight: 4.64,
+        advice: "fastest on many processors, and simple; Q4_K_M is better at about the same size",
+    },
+    Entry {
+        level: Level::Q4_1,
+        name: "Q4_1",
+        file_type: 3,
+        base_type: TensorType::Q4_1,
+        bits_per_weight: 5.11,
+        advice: "older; Q4_K_M is smaller and better",
+    },
+    Entry {
+        level: Level::Q5_0,
+        name: "Q5_0",
+        file_type: 8,
+        base_type: TensorType::Q5_0,
+        bits_per_weight: 5.57,
+        advice: "older; Q5_K_S is better at the same size",
+    },
+    Entry {
+        level: Level::Q5_1,
+        name: "Q5_1",
+        file_type: 9,
+        base_type: TensorType::Q5_1,
+        bits_per_weight: 6.04,
+        advice: "older; Q5_K_M is smaller and better",
+    },
+    Entry {
+        level: Level::Q2_K,
+        name: "Q2_K",
+        file_type: 10,
+        base_type: TensorType::Q2_K,
+        bits_per_weight: 3.16,
+        advice: "clearly worse answers; only when nothing larger fits",
+    },
+    Entry {
+        level: Level::Q2_K_S,
+        name: "Q2_K_S",
+        file_type: 21,
+        base_type: TensorType::Q2_K,
+        bits_per_weight: 2.97,
+        advice: "the smallest here, and the worst; wants an importance matrix",
+    },
+    Entry {
+        level: Level::Q3_K_S,
+        name: "Q3_K_S",
+        file_type: 11,
+        base_type: TensorType::Q3_K,
+        bits_per_weight: 3.64,
+        advice: "very small, with much loss",
+    },
+    Entry {
+        level: Level::Q3_K_M,
+        name: "Q3_K_M",
+        file_type: 12,
+        base_type: TensorType::Q3_K,
+        bits_per_weight: 4.0,
+        advice: "very small, with some loss: for a model that is slightly too large",
+    },
+    Entry {
+        level: Level::Q3_K_L,
+        name: "Q3_K_L",
+        file_type: 13,
+        base_type: TensorType::Q3_K,
+        bits_per_weight: 4.3,
+        advice: "small, with some loss; IQ4_XS is about as small and better",
+    },
+    Entry {
+        level: Level::Q4_K_S,
+        name: "Q4_K_S",
+        file_type: 14,
+        base_type: TensorType::Q4_K,
+        bits_per_weight: 4.67,
+        advice: "small, with little loss",
+    },
+    Entry {
+        level: Level::Q4_K_M,
+        name: "Q4_K_M",
+        file_type: 15,
+        base_type: TensorType::Q4_K,
+        bits_per_weight: 4.89,
+        advice: "the usual choice: small, with little loss",
+    },
+    Entry {
+        level: Level::Q5_K_S,
+        name: "Q5_K_S",
+        file_type: 16,
+        base_type: TensorType::Q5_K,
+        bits_per_weight: 5.57,
+        advice: "hardly any loss",
+    },
+    Entry {
+        level: Level::Q5_K_M,
+        name: "Q5_K_M",
+        file_type: 17,
+        base_type: TensorType::Q5_K,
+        bits_per_weight: 5.7,
+        advice: "hardly any loss: the choice when memory allows",
+    },
+    Entry {
+        level: Level::Q6_K,
+        name: "Q6_K",
+        file_type: 18,
+        base_type: TensorType::Q6_K,
+        bits_per_weight: 6.56,
+        advice: "loss at the edge of what can be measured",
+    },
+    Entry {
+        level: Level::IQ4_NL,
+        name: "IQ4_NL",
+        file_type: 25,
+        base_type: TensorType::IQ4_NL,
+        bits_per_weight: 4.68,
+        advice: "like Q4_0 with better placed steps; for rows that 256 does not divide",
+    },
+    Entry {
+        level: Level::IQ4_XS,
+        name: "IQ4_XS",
+        file_type: 30,
+        base_type: TensorType::IQ4_XS,
+        bits_per_weight: 4.46,
+        advice: "a little smaller than Q4_K_S at nearly its quality",
+    },
 ];
 
 /// Names that stand for another level, as in llama-quantize.
@@ -132,7 +251,8 @@ impl Level {
         self.entry().base_type
     }
 
-    /// Bits per weight over a whole typical model (Llama 3.1 8B); a given model differs by a few percent.
+    /// Bits per weight over a whole typical model (Llama 3.1 8B); a given model differs by a few
+    /// percent.
     pub const fn bits_per_weight(self) -> f32 {
         self.entry().bits_per_weight
     }
@@ -199,7 +319,8 @@ mod tests {
         for level in Level::ALL {
             let base = level.base_type();
             let bits = 8.0 * base.block_bytes() as f32 / base.block_elements() as f32;
-            // Q2_K is the one with a larger base type than its name says, and every mixture only adds bits.
+            // Q2_K is the one with a larger base type than its name says, and every mixture only
+            // adds bits.
             assert!(level.bits_per_weight() >= bits - 0.05, "{level}: {bits}");
         }
     }

@@ -1,4 +1,5 @@
-//! Model names as people type them: `qwen3:8b-q4_k_m`, `someone/qwen3`, with the nearest name for a mistyped one.
+//! Model names as people type them: `qwen3:8b-q4_k_m`, `someone/qwen3`, with the nearest name for a
+//! mistyped one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,8 +14,8 @@ pub const PART_BYTES_MAX: usize = 80;
 
 /// A model's name: an optional path of owners, the name itself, and a tag.
 ///
-/// Letters are compared without case and kept in lower case. Parts hold only letters, digits, `.`, `_` and `-`, and begin with
-/// a letter or digit, so that a name is always safe as a file name.
+/// Letters are compared without case and kept in lower case. Parts hold only letters, digits, `.`,
+/// `_` and `-`, and begin with a letter or digit, so that a name is always safe as a file name.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ModelName {
     owners: Vec<String>,

@@ -1,4 +1,5 @@
-//! The shape of a model: the numbers of its architecture, read from metadata and from the tensors that are there.
+//! The shape of a model: the numbers of its architecture, read from metadata and from the tensors
+//! that are there.
 
 use crate::arch::{ARCHITECTURES, Architecture};
 use crate::gguf::{Array, Gguf, Metadata, TensorInfo, Value};
@@ -14,7 +15,8 @@ pub const EXPERTS_MAX: u64 = 1024;
 /// Any other count of a shape: rows and lengths of the largest models are below a million.
 pub const LENGTH_MAX: u64 = 1 << 24;
 
-/// Tokens of context. The longest that is claimed is ten million; llama.cpp hangs on two thousand million.
+/// Tokens of context. The longest that is claimed is ten million; llama.cpp hangs on two thousand
+/// million.
 pub const CONTEXT_TOKENS_MAX: u64 = 1 << 28;
 
 /// The numbers of one model.
@@ -183,7 +185,8 @@ impl Shape {
     }
 }
 
-/// The tokenizer's list counts for llama.cpp; without one the `vocab_size`, and the embedding's rows at last.
+/// The tokenizer's list counts for llama.cpp; without one the `vocab_size`, and the embedding's
+/// rows at last.
 fn vocabulary(keys: &Keys<'_>, tensors: &[TensorInfo]) -> Result<u64, ShapeError> {
     if let Some(tokens) = keys.metadata.array("tokenizer.ggml.tokens") {
         return Ok(tokens.len() as u64);

@@ -1,7 +1,8 @@
 //! The table of ggml tensor types: id, name, elements and bytes of a block.
 //!
-//! Ids are those of `enum ggml_type` in ggml.h; sizes are those of the block structures in ggml-common.h (ggml 0.26).
-//! Ids of removed types (`Q4_2` = 4, `Q4_3` = 5, the repacked 31–33 and 36–38) are not in the table.
+//! Ids are those of `enum ggml_type` in ggml.h; sizes are those of the block structures in
+//! ggml-common.h (ggml 0.26). Ids of removed types (`Q4_2` = 4, `Q4_3` = 5, the repacked 31–33 and
+//! 36–38) are not in the table.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,6 @@
-//! gguf-rs as an independent reader: it agrees with ours where it can read, and reads what our writer writes. The last test
-//! keeps the reasons why it is not the reader itself (see the doc of `nfl_models::gguf`).
+//! gguf-rs as an independent reader: it agrees with ours where it can read, and reads what our
+//! writer writes. The last test keeps the reasons why it is not the reader itself (see the doc of
+//! `nfl_models::gguf`).
 
 use std::panic::catch_unwind;
 use std::path::Path;

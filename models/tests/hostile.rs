@@ -1,7 +1,8 @@
-//! Hostile files: each ends in a clear error, at once, without a crash and without a large allocation.
+//! Hostile files: each ends in a clear error, at once, without a crash and without a large
+//! allocation.
 //!
-//! The first table is that of llama.cpp's `tests/test-gguf.cpp`, case by case, with what it expects;
-//! the second has the further cases that a reader must survive.
+//! The first table is that of llama.cpp's `tests/test-gguf.cpp`, case by case, with what it
+//! expects; the second has the further cases that a reader must survive.
 
 use std::time::{Duration, Instant};
 
@@ -93,8 +94,8 @@ fn metadata_cases_of_llama_cpp() {
     ]);
 }
 
-/// Two tensors whose infos differ from good ones in one way; the files hold no data, as in llama.cpp's cases, which
-/// read only the head.
+/// Two tensors whose infos differ from good ones in one way; the files hold no data, as in
+/// llama.cpp's cases, which read only the head.
 #[test]
 fn tensor_cases_of_llama_cpp() {
     let long =
@@ -365,7 +366,8 @@ fn what_is_no_file_is_refused() {
     }
 }
 
-/// All of the above again in a process that may not have much memory: an allocation that believes a length ends it.
+/// All of the above again in a process that may not have much memory: an allocation that believes a
+/// length ends it.
 #[cfg(target_os = "linux")]
 #[test]
 fn no_case_needs_much_memory() {

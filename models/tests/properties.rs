@@ -131,7 +131,11 @@ proptest! {
     }
 
     #[test]
-    fn noise_never_panics(tail in vec(any::<u8>(), 0..200), tensors in 0_u64..4, entries in 0_u64..4) {
+    fn noise_never_panics(
+        tail in vec(any::<u8>(), 0..200),
+        tensors in 0_u64..4,
+        entries in 0_u64..4,
+    ) {
         let head = crate::builder::Bytes::header(3, tensors, entries);
         survive(&head.raw(&tail).0);
     }

@@ -112,7 +112,8 @@ fn a_renamed_shard_is_refused() {
     assert!(error.to_string().contains("shard 1 of 3 under another name: model.gguf"), "{error}");
 }
 
-/// The name is the only thing that leads to other files, and they are beside it however it is written.
+/// The name is the only thing that leads to other files, and they are beside it however it is
+/// written.
 #[test]
 fn shards_are_looked_for_only_beside_each_other() {
     let (folder, paths) = open(|_| ());

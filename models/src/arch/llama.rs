@@ -1,4 +1,5 @@
-//! `llama`: Llama 1 to 3, Mistral and Mixtral. A file with experts is a mixture; everything else is the same.
+//! `llama`: Llama 1 to 3, Mistral and Mixtral. A file with experts is a mixture; everything else is
+//! the same.
 
 use super::Architecture;
 use crate::inventory::{Role, TensorSpec};

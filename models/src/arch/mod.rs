@@ -1,4 +1,5 @@
-//! Architectures: how GGUF names a kind of model, and which tensors it owns. One file each, one slice for all.
+//! Architectures: how GGUF names a kind of model, and which tensors it owns. One file each, one
+//! slice for all.
 
 pub mod llama;
 

@@ -178,52 +178,44 @@ fn removed_name(id: u32) -> String {
 
 impl Hint for GgufError {
     fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                "check the path".to_owned()
-            }
+        let text = match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => "check the path",
             Self::NotAFile(path) if path.is_dir() => {
-                "give a .gguf file; a checkpoint directory is converted with `nfl convert`".to_owned()
+                "give a .gguf file; `nfl convert` makes one of a checkpoint directory"
             }
             Self::InFile { source, .. } => return source.hint(),
             Self::Split(source) => return source.hint(),
-            Self::Magic(magic) => return magic_hint(*magic),
-            Self::BigEndian => "convert it to little-endian with gguf-py's gguf_convert_endian.py, \
-                or convert the original checkpoint again"
-                .to_owned(),
-            Self::Version(1) => {
-                "version 1 was in use for a few days of 2023: convert the original checkpoint again".to_owned()
+            Self::Magic(magic) => magic_hint(*magic)?,
+            Self::BigEndian => {
+                "convert it to little-endian with gguf-py's gguf_convert_endian.py, or convert the \
+                 original checkpoint again"
             }
-            Self::Version(version) if *version > 3 => "a newer nfl may read it".to_owned(),
+            Self::Version(1) => {
+                "version 1 was in use for some days of 2023: convert the original checkpoint again"
+            }
+            Self::Version(version) if *version > 3 => "a newer nfl may read it",
             Self::Truncated { .. } | Self::OutOfFile { .. } => {
-                "the file is incomplete or damaged: download or convert it again".to_owned()
+                "the file is incomplete or damaged: download or convert it again"
             }
             Self::TensorType { id, .. } => match TensorType::removed(*id) {
-                Some((_, instead)) => format!("quantise the original again, to {instead}"),
-                None => "a newer nfl may know the type".to_owned(),
+                Some((_, instead)) => {
+                    return Some(format!("quantise the original again, to {instead}"));
+                }
+                None => "a newer nfl may know the type",
             },
-            Self::Limit { .. }
-            | Self::EmptyKey(_)
-            | Self::NotText { .. }
-            | Self::DuplicateKey(_)
-            | Self::ValueType { .. }
-            | Self::NestedArray(_)
-            | Self::AlignmentType(_)
-            | Self::Alignment(_)
-            | Self::DuplicateTensor(_)
-            | Self::TensorSize { .. }
-            | Self::Row { .. }
-            | Self::Offset { .. } => {
-                "the file is damaged or was not written by a GGUF tool: get it again from where it came".to_owned()
-            }
-            Self::Io { .. } | Self::NotAFile(_) | Self::PrefixTooShort { .. } | Self::Version(_) => return None,
-        })
+            Self::Io { .. }
+            | Self::NotAFile(_)
+            | Self::PrefixTooShort { .. }
+            | Self::Version(_) => return None,
+            _ => "the file is damaged, or no GGUF tool wrote it: get it again from where it came",
+        };
+        Some(text.to_owned())
     }
 }
 
 /// What the first bytes of other files that people try say about them.
-fn magic_hint(magic: [u8; 4]) -> Option<String> {
-    let text = match &magic {
+fn magic_hint(magic: [u8; 4]) -> Option<&'static str> {
+    Some(match &magic {
         b"lmgg" | b"fmgg" | b"tjgg" | b"algg" => {
             "a ggml file from before GGUF: convert the original checkpoint again"
         }
@@ -233,6 +225,5 @@ fn magic_hint(magic: [u8; 4]) -> Option<String> {
         }
         b"<!DO" | b"<htm" => "a web page: the download went wrong",
         _ => return None,
-    };
-    Some(text.to_owned())
+    })
 }

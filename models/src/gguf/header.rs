@@ -337,8 +337,8 @@ fn read_tensor(cursor: &mut Cursor<'_>, index: u64) -> Result<TensorInfo, GgufEr
     Ok(TensorInfo { name, dimensions, tensor_type, offset, shard: 0 })
 }
 
-/// Each tensor begins where the one before ends, aligned, as llama.cpp demands; and all end within the file. The
-/// padding after the last one may be missing: llama.cpp loads such files.
+/// Each tensor begins where the one before ends, aligned, as llama.cpp demands; and all end within
+/// the file. The padding after the last one may be missing: llama.cpp loads such files.
 fn check_places(
     tensors: &[TensorInfo],
     alignment: u64,

@@ -1,10 +1,11 @@
 //! The named limits that every length in a GGUF file meets before it is believed.
 //!
-//! Besides these, no length may exceed the bytes that remain in the file. Where llama.cpp has a limit it is the same one;
-//! elsewhere it is a wide multiple of what real files hold, so that memory stays in proportion to honest input.
+//! Besides these, no length may exceed the bytes that remain in the file. Where llama.cpp has a
+//! limit it is the same one; elsewhere it is a wide multiple of what real files hold, so that
+//! memory stays in proportion to honest input.
 
-/// Bytes of one string value. llama.cpp allows 1 GiB; the largest real ones are chat templates and token lists
-/// of some hundred kilobytes, so a sixteenth of that is generous.
+/// Bytes of one string value. llama.cpp allows 1 GiB; the largest real ones are chat templates and
+/// token lists of some hundred kilobytes, so a sixteenth of that is generous.
 pub const STRING_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of a metadata key, as the format's description says.
@@ -13,15 +14,16 @@ pub const KEY_BYTES_MAX: u64 = 65_535;
 /// Metadata entries. Real files have about fifty.
 pub const METADATA_ENTRIES_MAX: u64 = 1 << 16;
 
-/// Bytes of the whole metadata section, as stored. The largest real ones (vocabularies of 260 000 tokens with
-/// their merges) are below 20 MB. With it, memory for metadata stays below about 1.5 GiB for any file.
+/// Bytes of the whole metadata section, as stored. The largest real ones (vocabularies of 260 000
+/// tokens with their merges) are below 20 MB. With it, memory for metadata stays below about 1.5
+/// GiB for any file.
 pub const METADATA_BYTES_MAX: u64 = 256 << 20;
 
 /// Elements of one array value. The longest real ones are merges, about half a million.
 pub const ARRAY_ELEMENTS_MAX: u64 = 1 << 24;
 
-/// Tensors of one file, or of all shards together. The largest real mixtures stay below 30 000 even with one
-/// tensor for each expert.
+/// Tensors of one file, or of all shards together. The largest real mixtures stay below 30 000 even
+/// with one tensor for each expert.
 pub const TENSORS_MAX: u64 = 1 << 18;
 
 /// Bytes of a tensor name: ggml keeps 64 (`GGML_MAX_NAME`) with the closing zero.
@@ -30,7 +32,8 @@ pub const TENSOR_NAME_BYTES_MAX: u64 = 63;
 /// Dimensions of a tensor (`GGML_MAX_DIMS`).
 pub const DIMENSIONS_MAX: u32 = 4;
 
-/// Alignment of the data section. Real files use 32; a memory page or a disk block may be asked for.
+/// Alignment of the data section. Real files use 32; a memory page or a disk block may be asked
+/// for.
 pub const ALIGNMENT_MAX: u64 = 1 << 20;
 
 /// Shards of a split. The format allows 65 535; the largest real models come in fewer than 300.

@@ -14,8 +14,8 @@ use super::split::{Part, SplitError, check_shard, shard_paths};
 
 /// One model: one file, or all shards of a split.
 ///
-/// The files stay mapped; nothing of the tensors' data is read before it is asked for. Whoever shortens a file meanwhile
-/// makes the kernel kill the reading process, as with every mapped file.
+/// The files stay mapped; nothing of the tensors' data is read before it is asked for. Whoever
+/// shortens a file meanwhile makes the kernel kill the reading process, as with every mapped file.
 #[derive(Debug)]
 pub struct Gguf {
     version: u32,
@@ -35,7 +35,8 @@ struct MappedFile {
 }
 
 impl Gguf {
-    /// Opens and checks a model. The path may be that of any shard of a split; the others are found beside it.
+    /// Opens and checks a model. The path may be that of any shard of a split; the others are found
+    /// beside it.
     pub fn open(path: &Path) -> Result<Self, GgufError> {
         let (file, header) = open_file(path)?;
         match Part::of(&header.metadata).map_err(|source| in_file(path, source.into()))? {
@@ -158,7 +159,8 @@ fn open_file(path: &Path) -> Result<(MappedFile, Header), GgufError> {
     Ok((MappedFile { path: path.to_path_buf(), map, data_offset: header.data_offset }, header))
 }
 
-/// Maps a regular file. Pipes and devices are refused before they are opened, since opening one can block for ever.
+/// Maps a regular file. Pipes and devices are refused before they are opened, since opening one can
+/// block for ever.
 fn map_file(path: &Path) -> Result<Mmap, GgufError> {
     let failed = |source| GgufError::Io { path: path.to_path_buf(), source };
     if !path.metadata().map_err(failed)?.is_file() {
@@ -166,8 +168,9 @@ fn map_file(path: &Path) -> Result<Mmap, GgufError> {
     }
     let file = File::open(path).map_err(failed)?;
     #[expect(unsafe_code, reason = "mapping a file has no safe interface")]
-    // SAFETY: the map is read-only and private to this value. Another process that changes the file can change the bytes
-    // under us; they are only ever read as numbers, and every length is copied out before it is checked and used.
+    // SAFETY: the map is read-only and private to this value. Another process that changes the file
+    // can change the bytes under us; they are only ever read as numbers, and every length is
+    // copied out before it is checked and used.
     let map = unsafe { Mmap::map(&file) };
     map.map_err(failed)
 }

@@ -1,7 +1,7 @@
 //! Models in several files: `NAME-00001-of-00003.gguf`, opened as one.
 //!
-//! The names of the other files come from the name of the opened one, never from inside a file, so no file can point
-//! outside its directory.
+//! The names of the other files come from the name of the opened one, never from inside a file, so
+//! no file can point outside its directory.
 
 use std::path::{Path, PathBuf};
 
@@ -144,8 +144,8 @@ fn wrong_type(key: &'static str, value: Option<&Value>, wanted: &'static str) ->
     SplitError::Type { key, found: value.map_or("missing", Value::type_name), wanted }
 }
 
-/// The paths of all shards, derived from the path of one of them. `None` when its name is not that of shard
-/// `number` (from 0) of `count`.
+/// The paths of all shards, derived from the path of one of them. `None` when its name is not that
+/// of shard `number` (from 0) of `count`.
 pub fn shard_paths(path: &Path, number: u64, count: u64) -> Option<Vec<PathBuf>> {
     let name = path.file_name()?.to_str()?;
     let suffix = |number: u64| format!("-{:05}-of-{count:05}.gguf", number + 1);
@@ -153,7 +153,8 @@ pub fn shard_paths(path: &Path, number: u64, count: u64) -> Option<Vec<PathBuf>>
     Some((0..count).map(|each| path.with_file_name(format!("{stem}{}", suffix(each)))).collect())
 }
 
-/// Whether a further shard belongs to the first: same entries where both have them, right number and count.
+/// Whether a further shard belongs to the first: same entries where both have them, right number
+/// and count.
 pub(super) fn check_shard(
     first: &Header,
     shard: &Header,

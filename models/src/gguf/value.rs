@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// A GGUF string: bytes kept exactly, even when they are not UTF-8 (tokens of byte-level vocabularies sometimes are not).
+/// A GGUF string: bytes kept exactly, even when they are not UTF-8 (tokens of byte-level
+/// vocabularies sometimes are not).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Text(Box<[u8]>);
 
@@ -66,8 +67,8 @@ pub enum Value {
     F64(f64),
 }
 
-/// An array value: all elements have one type. Arrays of arrays exist on paper only; llama.cpp refuses them, and so
-/// does the reader.
+/// An array value: all elements have one type. Arrays of arrays exist on paper only; llama.cpp
+/// refuses them, and so does the reader.
 #[expect(missing_docs, reason = "each variant is the GGUF value type of the same name")]
 #[derive(Clone, PartialEq, Debug)]
 pub enum Array {

@@ -1,7 +1,8 @@
-//! Writes a GGUF file as a stream: the whole head first, then each tensor's bytes in order, nothing held back.
+//! Writes a GGUF file as a stream: the whole head first, then each tensor's bytes in order, nothing
+//! held back.
 //!
-//! The head is built in memory, and parsed by this crate's own reader before its first byte is written: what the reader would
-//! refuse is never written.
+//! The head is built in memory, and parsed by this crate's own reader before its first byte is
+//! written: what the reader would refuse is never written.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -18,8 +19,8 @@ use crate::tensor::TensorType;
 pub struct Options {
     /// 2 or 3.
     pub version: u32,
-    /// Whether a file without tensors is padded to the alignment, as llama-gguf-split does with the first shard;
-    /// convert_hf_to_gguf.py does not pad a vocabulary.
+    /// Whether a file without tensors is padded to the alignment, as llama-gguf-split does with
+    /// the first shard; convert_hf_to_gguf.py does not pad a vocabulary.
     pub pad_without_tensors: bool,
 }
 
@@ -110,7 +111,8 @@ impl<W: Write> Writer<W> {
     /// Writes the head of a file of version 2 or 3, with every choice that the format leaves.
     ///
     /// # Panics
-    /// When the reader does not see what was planned: an error of this module, caught before a byte is written.
+    /// When the reader does not see what was planned: an error of this module, caught before a byte
+    /// is written.
     pub fn with_options(
         mut target: W,
         metadata: &Metadata,

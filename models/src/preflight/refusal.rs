@@ -163,8 +163,8 @@ impl fmt::Display for Warning {
             }
             Self::NoByteTokens { missing } => write!(
                 formatter,
-                "the vocabulary lacks {missing} of the 256 byte tokens: text with characters that it \
-                 does not know ends the engine"
+                "the vocabulary lacks {missing} of the 256 byte tokens: text with characters \
+                 that it does not know ends the engine"
             ),
             Self::ZeroBytes { first, count } => write!(
                 formatter,

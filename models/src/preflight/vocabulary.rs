@@ -48,7 +48,8 @@ pub(super) fn check(
 ) -> Result<(), Refusal> {
     let model = metadata.text(MODEL_KEY).unwrap_or("");
     let tokens: &[Text] = match metadata.get(TOKENS_KEY) {
-        // Models without a vocabulary exist; llama.cpp has a clear error for those that lack theirs.
+        // Models without a vocabulary exist; llama.cpp has a clear error for those that lack
+        // theirs.
         None => return Ok(()),
         Some(Value::Array(Array::String(tokens))) => tokens,
         Some(_) => {
