@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use nfl_models::gguf::Text;
 use serde_json::{Value, json};
 
+use super::byte_pairs::BytePairs;
 use super::check::{self, Checked, Parts};
 use super::error::VocabularyError;
-use super::json::{AddedToken, BytePairs, TokenizerJson};
+use super::json::{AddedToken, TokenizerJson};
+use super::limits::ADDED_BYTES_MAX;
 use super::pre_tokenizer::{self, Profile};
 use super::spm::{beyond, size_of};
 use super::tokens::{TokenTable, TokenType, looks_special};
@@ -135,14 +137,24 @@ impl<'a> ByteLevel<'a> {
         let table = self.table(size, &returned);
         let missing = missing_bytes(&table);
         if missing > 0 {
-            warnings
-                .push(format!("{missing} bytes have no token; text with them cannot be encoded"));
+            warnings.push(format!(
+                "bytes without a token: {missing}; text with them cannot be encoded"
+            ));
         }
         Ok(Encoded { table, pre, merges: self.merges(warnings) })
     }
 
     /// Runs the tokenizer over the check text.
     fn check(&self) -> Result<Checked, VocabularyError> {
+        let found: usize = self.added.iter().map(|token| token.content.len()).sum();
+        if found > ADDED_BYTES_MAX {
+            return Err(VocabularyError::TooLarge {
+                path: self.path.clone(),
+                what: "added tokens in bytes",
+                found: found as u64,
+                limit: ADDED_BYTES_MAX as u64,
+            });
+        }
         let parts = Parts {
             model: self.model,
             added: &self.added,

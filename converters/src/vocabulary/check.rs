@@ -4,6 +4,7 @@
 //! A tokenizer brings regular expressions and replacement rules of its own. Before they run, each expression is tried
 //! with a limit on its steps back, the growth of the text is bounded, and the run itself has a deadline.
 
+use std::fmt::Write;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,13 +13,14 @@ use onig::{MatchParam, Regex, Region, SearchOptions};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::{
     AddedToken as LibraryToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper,
     PreTokenizerWrapper, Tokenizer,
 };
 
-use super::json::{AddedToken, BytePairs};
+use super::byte_pairs::BytePairs;
+use super::json::AddedToken;
 use super::limits::{CHECK_MS_MAX, GROWTH_MAX, REGEX_BYTES_MAX, REGEX_RETRIES_MAX, STEPS_MAX};
 
 /// The text by whose token ids llama.cpp's converter tells pre-tokenizers apart.
@@ -49,13 +51,14 @@ pub(super) struct Checked {
 
 /// Runs the tokenizer over the check text and over its own added tokens.
 ///
+/// It is put together and run in a thread of its own, since a library that meets damaged parts may panic, and one
+/// that runs away cannot be stopped, only left behind: its expressions give up by themselves in the end.
+///
 /// # Errors
 /// Why it cannot be run, in words.
 pub(super) fn run(parts: &Parts<'_>) -> Result<Checked, String> {
-    for part in [parts.normalizer, parts.pre_tokenizer, parts.decoder] {
-        guard(part)?;
-    }
-    let tokenizer = compose(parts)?;
+    guard(&[parts.normalizer, parts.pre_tokenizer, parts.decoder])?;
+    guard_templates(parts.post_processor)?;
     // Tokens that are matched after normalising need no coming back: they are stored normalised already.
     let tokens: Vec<(u64, String)> = parts
         .added
@@ -63,15 +66,25 @@ pub(super) fn run(parts: &Parts<'_>) -> Result<Checked, String> {
         .filter(|token| !token.normalized)
         .map(|token| (token.id, token.content.clone()))
         .collect();
+    let ingredients = Ingredients::new(parts);
+    let (composed, ready) = mpsc::channel();
     let (sender, receiver) = mpsc::channel();
-    let work = move || {
-        // The receiver may have gone: then nobody waits for the answer.
-        let _ = sender.send(run_unguarded(&tokenizer, tokens));
+    // Where the receivers have gone, nobody waits for an answer.
+    let work = move || match ingredients.compose() {
+        Ok(tokenizer) => {
+            let _ = composed.send(Ok(()));
+            let _ = sender.send(run_unguarded(&tokenizer, tokens));
+        }
+        Err(reason) => {
+            let _ = composed.send(Err(reason));
+        }
     };
     thread::Builder::new()
         .name("tokenizer check".to_owned())
         .spawn(work)
         .map_err(|error| error.to_string())?;
+    // Putting together takes as long as the vocabulary is large, which its limits bound; the run is short.
+    ready.recv().map_err(|_| "its parts do not fit together".to_owned())??;
     match receiver.recv_timeout(Duration::from_millis(CHECK_MS_MAX)) {
         Ok(checked) => checked,
         Err(mpsc::RecvTimeoutError::Timeout) => Err(format!("more than {CHECK_MS_MAX} ms")),
@@ -84,8 +97,12 @@ fn run_unguarded(tokenizer: &Tokenizer, tokens: Vec<(u64, String)>) -> Result<Ch
         let encoding = tokenizer.encode(text, special).map_err(|error| error.to_string())?;
         Ok::<_, String>(encoding.get_ids().to_vec())
     };
-    let hash = Sha256::digest(format!("{:?}", encode(CHECK_TEXT, true)?));
-    let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let ids = format!("{:?}", encode(CHECK_TEXT, true)?);
+    let mut hash = String::new();
+    for byte in Sha256::digest(ids) {
+        // Writing into a string cannot fail.
+        let _ = write!(hash, "{byte:02x}");
+    }
     let mut returned = Vec::new();
     for (id, token) in tokens {
         let ids = encode(&token, false)?;
@@ -97,45 +114,65 @@ fn run_unguarded(tokenizer: &Tokenizer, tokens: Vec<(u64, String)>) -> Result<Ch
     Ok(Checked { hash, returned })
 }
 
-/// Puts the tokenizer together.
-fn compose(parts: &Parts<'_>) -> Result<Tokenizer, String> {
-    let words = |error: tokenizers::Error| error.to_string();
-    let vocabulary: Vocab = parts.model.vocabulary.iter().cloned().collect();
-    let mut model = BPE::builder()
-        .vocab_and_merges(vocabulary, parts.model.merges.clone())
-        .ignore_merges(parts.model.ignore_merges)
-        .byte_fallback(parts.model.byte_fallback)
-        .fuse_unk(parts.model.fuse_unknown);
-    if let Some(unknown) = &parts.model.unknown {
-        model = model.unk_token(unknown.clone());
-    }
-    let mut tokenizer = Tokenizer::new(model.build().map_err(words)?);
-    tokenizer
-        .with_normalizer(part::<NormalizerWrapper>(parts.normalizer)?)
-        .map_err(words)?
-        .with_pre_tokenizer(part::<PreTokenizerWrapper>(parts.pre_tokenizer)?)
-        .with_post_processor(part::<PostProcessorWrapper>(parts.post_processor)?)
-        .with_decoder(part::<DecoderWrapper>(parts.decoder)?);
-    let added = parts.added.iter().map(|token| {
-        LibraryToken::from(token.content.clone(), token.special)
-            .single_word(token.single_word)
-            .lstrip(token.lstrip)
-            .rstrip(token.rstrip)
-            .normalized(token.normalized)
-    });
-    tokenizer.add_tokens(added).map_err(words)?;
-    Ok(tokenizer)
+/// What the thread needs to put the tokenizer together.
+struct Ingredients {
+    model: BpeBuilder,
+    added: Vec<LibraryToken>,
+    /// Normalizer, pre-tokenizer, post-processor, decoder.
+    parts: [Value; 4],
 }
 
-fn part<T: DeserializeOwned>(value: &Value) -> Result<Option<T>, String> {
-    serde_json::from_value(value.clone()).map_err(|error| error.to_string())
+impl Ingredients {
+    fn new(parts: &Parts<'_>) -> Self {
+        let mut model = BPE::builder()
+            .ignore_merges(parts.model.ignore_merges)
+            .byte_fallback(parts.model.byte_fallback)
+            .fuse_unk(parts.model.fuse_unknown);
+        if let Some(unknown) = &parts.model.unknown {
+            model = model.unk_token(unknown.clone());
+        }
+        let vocabulary: Vocab = parts.model.vocabulary.iter().cloned().collect();
+        let added = parts.added.iter().map(|token| {
+            LibraryToken::from(token.content.clone(), token.special)
+                .single_word(token.single_word)
+                .lstrip(token.lstrip)
+                .rstrip(token.rstrip)
+                .normalized(token.normalized)
+        });
+        let values = [parts.normalizer, parts.pre_tokenizer, parts.post_processor, parts.decoder];
+        Self {
+            model: model.vocab_and_merges(vocabulary, parts.model.merges.clone()),
+            added: added.collect(),
+            parts: values.map(Value::clone),
+        }
+    }
+
+    /// Puts the tokenizer together.
+    fn compose(self) -> Result<Tokenizer, String> {
+        let words = |error: tokenizers::Error| error.to_string();
+        let [normalizer, pre_tokenizer, post_processor, decoder] = self.parts;
+        let mut tokenizer = Tokenizer::new(self.model.build().map_err(words)?);
+        tokenizer
+            .with_normalizer(part::<NormalizerWrapper>(normalizer)?)
+            .map_err(words)?
+            .with_pre_tokenizer(part::<PreTokenizerWrapper>(pre_tokenizer)?)
+            .with_post_processor(part::<PostProcessorWrapper>(post_processor)?)
+            .with_decoder(part::<DecoderWrapper>(decoder)?);
+        tokenizer.add_tokens(self.added).map_err(words)?;
+        Ok(tokenizer)
+    }
+}
+
+fn part<T: DeserializeOwned>(value: Value) -> Result<Option<T>, String> {
+    serde_json::from_value(value).map_err(|error| error.to_string())
 }
 
 /// Refuses parts that would run away: slow expressions, too many steps, texts that grow without end.
-fn guard(part: &Value) -> Result<(), String> {
+fn guard(parts: &[&Value]) -> Result<(), String> {
     let mut steps = 0;
     let mut growth = 1.0;
-    let mut open = vec![part];
+    let mut expressions = Vec::new();
+    let mut open = parts.to_vec();
     while let Some(value) = open.pop() {
         match value {
             Value::Array(values) => open.extend(values),
@@ -144,9 +181,7 @@ fn guard(part: &Value) -> Result<(), String> {
                     steps += 1;
                     growth *= growth_of(kind, value);
                 }
-                if let Some(expression) = object.get("Regex").and_then(Value::as_str) {
-                    try_expression(expression)?;
-                }
+                expressions.extend(object.get("Regex").and_then(Value::as_str));
                 open.extend(object.values());
             }
             _ => {}
@@ -159,6 +194,22 @@ fn guard(part: &Value) -> Result<(), String> {
         return Err(format!(
             "a text may grow {growth:.0} times as long, the limit is {GROWTH_MAX}"
         ));
+    }
+    let deadline = Instant::now() + Duration::from_millis(CHECK_MS_MAX / 4);
+    expressions.into_iter().try_for_each(|expression| try_expression(expression, deadline))
+}
+
+/// Refuses several templates in a row: the library cannot apply one to another's result.
+fn guard_templates(post_processor: &Value) -> Result<(), String> {
+    let processors = post_processor.get("processors").and_then(Value::as_array);
+    let templates = processors.into_iter().flatten().filter(|processor| {
+        processor
+            .get("type")
+            .and_then(Value::as_str)
+            .is_some_and(|kind| kind.ends_with("Processing"))
+    });
+    if templates.count() > 1 {
+        return Err("more than one template of special tokens".to_owned());
     }
     Ok(())
 }
@@ -183,7 +234,7 @@ fn growth_of(kind: &str, step: &Value) -> f64 {
 }
 
 /// Finds all matches in the check text, with a limit on the steps back.
-fn try_expression(expression: &str) -> Result<(), String> {
+fn try_expression(expression: &str, deadline: Instant) -> Result<(), String> {
     if expression.len() > REGEX_BYTES_MAX {
         return Err(format!(
             "a regular expression of {} bytes, the limit is {REGEX_BYTES_MAX}",
@@ -191,10 +242,9 @@ fn try_expression(expression: &str) -> Result<(), String> {
         ));
     }
     let regex = Regex::new(expression).map_err(|error| format!("regular expression: {error}"))?;
-    let start = Instant::now();
     let mut place = 0;
     while place < CHECK_TEXT.len() {
-        if start.elapsed() > Duration::from_millis(CHECK_MS_MAX / 4) {
+        if Instant::now() > deadline {
             return Err("a regular expression without end".to_owned());
         }
         let mut region = Region::new();
@@ -251,7 +301,7 @@ mod tests {
         ];
         for (part, reason) in cases {
             let start = Instant::now();
-            let error = guard(&part).unwrap_err();
+            let error = guard(&[&part]).unwrap_err();
             assert!(error.contains(reason), "{error} should contain {reason}");
             assert!(start.elapsed() < Duration::from_secs(1), "{reason}: {:?}", start.elapsed());
         }
@@ -260,7 +310,7 @@ mod tests {
     #[test]
     fn expressions_that_match_nothing_or_everything_end() {
         for expression in ["", "x*", "\\z", "(?s).*", "(?=.)", "\\p{Cyrillic}+|\\s+"] {
-            guard(&split(expression)).unwrap();
+            guard(&[&split(expression)]).unwrap();
         }
     }
 }

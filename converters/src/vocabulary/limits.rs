@@ -26,6 +26,9 @@ pub const MERGES_MAX: usize = 1 << 22;
 /// Tokens added beside the base vocabulary. Real checkpoints have up to 6 500.
 pub const ADDED_TOKENS_MAX: usize = 1 << 17;
 
+/// Bytes of all added tokens' texts together. Real checkpoints have up to 100 kB.
+pub const ADDED_BYTES_MAX: usize = 4 << 20;
+
 /// Bytes of one token's text. Real ones stay below 1 kB.
 pub const TOKEN_BYTES_MAX: usize = 1 << 16;
 

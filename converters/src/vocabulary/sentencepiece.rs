@@ -6,6 +6,7 @@
 use super::limits::{TOKEN_BYTES_MAX, TOKENS_MAX};
 
 /// A SentencePiece model, as far as a GGUF vocabulary needs it.
+#[expect(clippy::struct_excessive_bools, reason = "the flags of the file")]
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct SentencePiece {
     /// The pieces; a piece's place is its id.

@@ -306,7 +306,7 @@ impl<'a> Template<'a> {
         let known = token == self.bos || token == self.cls;
         self.tokens.set_flag("bos", known);
         if !known {
-            self.warn(format!("unknown special token {first:?} before the text"));
+            self.warn(&format!("unknown special token {first:?} before the text"));
         }
     }
 
@@ -324,7 +324,7 @@ impl<'a> Template<'a> {
                     roles.push(role.to_owned());
                     self.configure(role, &self.eos.clone());
                 }
-                None => self.warn(format!("end of text {} was replaced by {last:?}", self.eos)),
+                None => self.warn(&format!("end of text {} was replaced by {last:?}", self.eos)),
             }
             self.set_eos(token);
         }
@@ -337,13 +337,13 @@ impl<'a> Template<'a> {
         let starts = first.is_some() && pair.first().and_then(special_of) == first;
         let stops = last.is_some() && pair.last().and_then(special_of) == last;
         if !pair.is_empty() && ((first.is_some() && !starts) || (last.is_some() && !stops)) {
-            self.warn("the templates of one text and of two texts differ".to_owned());
+            self.warn("the templates of one text and of two texts differ");
         }
         inner = if starts { &inner[1..] } else { inner };
         inner = if stops && !inner.is_empty() { &inner[..inner.len() - 1] } else { inner };
         let [text_a, between @ .., text_b] = inner else { return };
         if sequence_of(text_a) != Some("A") || sequence_of(text_b) != Some("B") {
-            self.warn("a template of two texts that are not A and B".to_owned());
+            self.warn("a template of two texts that are not A and B");
             return;
         }
         let Some(separator) = between.first() else { return };
@@ -357,7 +357,7 @@ impl<'a> Template<'a> {
             known &= separates(special_of(second));
         }
         if !known {
-            self.warn("an unknown separator between two texts".to_owned());
+            self.warn("an unknown separator between two texts");
         }
         self.tokens.set_flag("sep", add);
         if add && !is_given(&self.sep) {
@@ -365,7 +365,7 @@ impl<'a> Template<'a> {
         }
     }
 
-    fn warn(&mut self, what: String) {
+    fn warn(&mut self, what: &str) {
         self.warnings.push(format!("post-processor of tokenizer.json: {what}"));
     }
 }

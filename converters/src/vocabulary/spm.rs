@@ -10,11 +10,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::byte_pairs::BytePairs;
 use super::error::VocabularyError;
-use super::json::{AddedToken, BytePairs, TokenizerJson};
+use super::json::{AddedToken, TokenizerJson};
 use super::limits::TOKENS_MAX;
 use super::sentencepiece::{Algorithm, PieceKind, SentencePiece, byte_of};
 use super::tokens::{ADDED_SCORE, TokenTable, TokenType, looks_special};
+
+/// The score of rows of spaces in the models of Llama and Mistral: merged after everything else.
+const SPACES_SCORE: f32 = -1e9;
 
 /// How tokens that were added later are understood.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,10 +98,9 @@ fn report_flags(
 
 /// The vocabulary of a byte-pair model with byte fallback, as the SentencePiece model that it was made from.
 ///
-/// The scores are lost in `tokenizer.json`, but their order is that of the merges. Upstream writes -1000 for every
-/// token, which makes llama.cpp merge from left to right regardless of rank, so here the scores are restored:
-/// pieces are numbered in the order in which merges first make them, then the characters that no merge makes.
-/// For the tokenizers of Llama 2, Mixtral and Phi-3 this gives the scores of their `tokenizer.model`, exactly.
+/// The scores are lost in `tokenizer.json`, but the merges follow them. Upstream writes -1000 for every token, which
+/// makes llama.cpp merge from left to right regardless of rank, so here the scores are restored. For the tokenizers
+/// of Mixtral and Phi-3 this gives exactly those of their `tokenizer.model`.
 pub(super) fn from_byte_pairs(
     json: &TokenizerJson,
     model: &BytePairs,
@@ -106,34 +109,28 @@ pub(super) fn from_byte_pairs(
 ) -> Result<TokenTable, VocabularyError> {
     check_splitting(json)?;
     let mut table = TokenTable::padded(size, true);
-    let specials: HashSet<&str> = json
-        .added
-        .iter()
-        .filter(|token| token.special)
-        .map(|token| token.content.as_str())
-        .collect();
+    let added: HashSet<&str> = json.added.iter().map(|token| token.content.as_str()).collect();
     let mut pieces: Vec<(usize, &str)> = Vec::with_capacity(model.vocabulary.len());
     for (text, id) in &model.vocabulary {
         let id = *id as usize;
         if id >= size {
             return Err(beyond(&json.path, text, id as u64, size));
         }
-        let (token_type, score) = if byte_of(text).is_some() {
-            (TokenType::Byte, 0.0)
+        let token_type = if byte_of(text).is_some() {
+            TokenType::Byte
         } else if model.unknown.as_deref() == Some(text) {
-            (TokenType::Unknown, 0.0)
-        } else if specials.contains(text.as_str()) {
-            (TokenType::Control, 0.0)
+            TokenType::Unknown
         } else {
-            pieces.push((id, text));
-            (TokenType::Normal, 0.0)
+            // The added tokens are laid over the table later, types and scores included.
+            if !added.contains(text.as_str()) {
+                pieces.push((id, text));
+            }
+            TokenType::Normal
         };
-        table.set(id, text.clone(), token_type, score);
+        table.set(id, text.clone(), token_type, 0.0);
     }
-    let made = order_of_making(model);
-    pieces.sort_by_key(|(id, text)| (made.get(*text).copied().unwrap_or(usize::MAX), *id));
-    for (order, (id, text)) in pieces.into_iter().enumerate() {
-        table.set(id, text.to_owned(), TokenType::Normal, -(order as f32));
+    for (id, score) in restore_scores(model, pieces) {
+        table.set_score(id, score);
     }
     let missing = missing_merges(model);
     if missing > 0 {
@@ -180,6 +177,34 @@ pub(super) fn prepends_space(json: &TokenizerJson) -> bool {
         }
     }
     prepends(&json.normalizer) || prepends(&json.pre_tokenizer)
+}
+
+/// The scores that the pieces had in the SentencePiece model, as far as the merges tell.
+///
+/// A trained model scores its pieces 0, -1, -2, … by id, and merges follow the scores. Only rows of spaces come late:
+/// Llama's models have them at [`SPACES_SCORE`], together with the single space. Where merges follow another order,
+/// that order gives the scores, and the characters that no merge makes come after.
+fn restore_scores(model: &BytePairs, mut pieces: Vec<(usize, &str)>) -> Vec<(usize, f32)> {
+    let made = order_of_making(model);
+    let place_of = |text: &str| made.get(text).copied().unwrap_or(usize::MAX);
+    pieces.sort_by_key(|(id, text)| (place_of(text), *id));
+    let mergeable = pieces.partition_point(|(_, text)| made.contains_key(*text));
+    let late = pieces[..mergeable].windows(2).position(|pair| pair[1].0 < pair[0].0);
+    let late = late.map_or(mergeable, |place| place + 1);
+    let is_spaces = |text: &str| text.chars().all(|character| character == '▁');
+    let by_id = pieces[late..mergeable].iter().all(|(_, text)| is_spaces(text));
+    let first = pieces.iter().map(|(id, _)| *id).min().unwrap_or(0);
+    let scores = pieces.into_iter().enumerate().map(|(place, (id, text))| {
+        let score = if !by_id {
+            0.0 - place as f32
+        } else if late < mergeable && is_spaces(text) {
+            SPACES_SCORE
+        } else {
+            0.0 - (id - first) as f32
+        };
+        (id, score)
+    });
+    scores.collect()
 }
 
 /// For each piece that merges make, the place of the first such merge.

@@ -51,6 +51,10 @@ impl TokenTable {
     pub(super) fn set(&mut self, id: usize, text: String, token_type: TokenType, score: f32) {
         self.texts[id] = text;
         self.types[id] = token_type;
+        self.set_score(id, score);
+    }
+
+    pub(super) fn set_score(&mut self, id: usize, score: f32) {
         if let Some(scores) = &mut self.scores {
             scores[id] = score;
         }
