@@ -291,7 +291,7 @@ pub struct MemoryUse {
 }
 
 /// What was loaded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LoadInfo {
     /// The architecture's name in the file, such as "llama".
     pub architecture: String,
@@ -327,8 +327,10 @@ pub struct LoadInfo {
     pub devices: Vec<DeviceInfo>,
     /// Where the weights went: llama.cpp's own lines.
     pub placement: Vec<String>,
-    /// What may be wrong: our own findings and llama.cpp's warnings.
+    /// What the person should know.
     pub warnings: Vec<String>,
+    /// The rest of what llama.cpp warns about, most of it harmless.
+    pub notes: Vec<String>,
 }
 
 /// Why a call failed.

@@ -8,6 +8,8 @@ pub mod blocks;
 pub mod frames;
 pub mod llama;
 pub mod options;
+pub mod process;
 pub mod session;
 pub mod stop;
 pub mod text;
+pub mod worker;

@@ -55,7 +55,7 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    /// Creates a context of `context_tokens` tokens, which llama.cpp rounds up to a multiple of 256. Raising `abort`
+    /// Creates a context of `context_tokens` tokens (llama.cpp reserves up to 255 more, which stay unused). Raising `abort`
     /// stops a running computation on it.
     pub fn new(
         model: &Arc<Model>,
@@ -98,7 +98,7 @@ impl Context {
             vocabulary,
             _abort: abort,
             observed,
-            context_tokens: context as usize,
+            context_tokens: context.min(context_tokens) as usize,
             batch_tokens: (batch as usize).max(1),
             outputs_max,
             outputs: 0,

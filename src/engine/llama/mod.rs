@@ -105,7 +105,9 @@ pub enum LlamaError {
     #[error("text of {0} bytes: more than the tokenizer takes")]
     TextTooLong(usize),
     /// No room for the tokens.
-    #[error("the context is full: {used} of {context_tokens} tokens are taken, {asked} more were asked")]
+    #[error(
+        "the context is full: {used} of {context_tokens} tokens are taken, {asked} more were asked"
+    )]
     ContextFull {
         /// Tokens in the context.
         used: usize,

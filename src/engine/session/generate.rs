@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use super::Session;
+use super::{Session, ms_since};
 use crate::engine::frames::{Done, Event, Failure, Generation, Prompt, Reason};
 use crate::engine::llama::{LlamaError, Sampler, Token, TokenizeOptions, Vocabulary};
 use crate::engine::stop::StopFilter;
@@ -193,10 +193,6 @@ fn account(prompt_tokens: usize, seed: u32) -> Done {
         first_token_ms: None,
         seed,
     }
-}
-
-pub(crate) fn ms_since(start: Instant) -> f64 {
-    start.elapsed().as_secs_f64() * 1000.0
 }
 
 fn random_seed() -> u32 {

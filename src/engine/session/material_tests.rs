@@ -25,7 +25,7 @@ fn session(path: &str, repack: bool) -> Option<Session> {
     let options = ModelOptions { repack, ..ModelOptions::default() };
     let model = Model::load(Backend::get(), &path, &options, &mut |_| true).unwrap();
     let abort = AbortFlag::default();
-    let options = ContextOptions::with_threads(2);
+    let options = ContextOptions::with_threads(1);
     let context = Context::new(&model, &options, 512, Arc::clone(&abort), None).unwrap();
     Some(Session::new(context, abort))
 }
@@ -62,6 +62,17 @@ fn oracle() -> Vec<(String, f64, bool)> {
         .collect()
 }
 
+/// Whether the file's weights are exact enough for the oracle's figures on any machine.
+fn is_exact(file: &str) -> bool {
+    file.contains("-F32") || file.contains("-F16") || file.ends_with("260K.gguf")
+}
+
+/// Repacked weights may run on matrix tiles, where a build by an affected compiler crashes the process; the worker
+/// survives that, a test in this process does not.
+fn may_repack(file: &str) -> bool {
+    is_exact(file) || !crate::hardware::has_matrix_tiles()
+}
+
 /// As llama-perplexity computes it: chunks of 256, the beginning token in front, the second half scored.
 fn perplexity(session: &mut Session) -> f64 {
     let text = fs::read_to_string(material("oracle/ppl-text.txt").unwrap()).unwrap();
@@ -84,12 +95,12 @@ fn greedy_text_is_llama_cpps() {
     let Some(golden) = material("oracle/greedy60.txt") else { return };
     let golden = fs::read_to_string(golden).unwrap();
     for (file, _, is_golden) in oracle() {
-        let mut session = session(&file, true).unwrap();
+        let mut session = session(&file, may_repack(&file)).unwrap();
         let request = Generation::greedy(text_prompt("Once upon a time"), 60);
         let (text, done) = generate(&mut session, &request);
         assert_eq!((done.generated_tokens, done.reason), (60, Reason::Length), "{file}");
         let whole = format!(" Once upon a time{text}");
-        if file.contains("F32") || file.contains("F16") || file.ends_with("260K.gguf") {
+        if is_exact(&file) {
             assert_eq!(whole.trim_end(), golden.trim_end(), "{file}");
         } else if (whole.trim_end() == golden.trim_end()) != is_golden {
             eprintln!("{file}: not the text of the oracle's machine: {whole}");
@@ -100,12 +111,14 @@ fn greedy_text_is_llama_cpps() {
 #[test]
 fn perplexities_are_llama_cpps() {
     for (file, expected, _) in oracle() {
-        let exact = file.contains("F32") || file.contains("F16") || file.ends_with("260K.gguf");
         for repack in [true, false] {
+            if repack && !may_repack(&file) {
+                continue;
+            }
             let found = perplexity(&mut session(&file, repack).unwrap());
             let difference = found - expected;
             eprintln!("{file} repack {repack}: {found:.4}, oracle {expected:.4}, {difference:+.4}");
-            let bound = if exact { 0.01 } else { 0.02 * expected };
+            let bound = if is_exact(&file) { 0.01 } else { 0.02 * expected };
             assert!(difference.abs() < bound, "{file}: {found} instead of {expected}");
         }
     }

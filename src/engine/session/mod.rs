@@ -6,6 +6,7 @@ mod material_tests;
 mod score;
 
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::frames::Failure;
 use super::llama::{AbortFlag, Context, LlamaError, Token, TokenizeOptions};
@@ -26,8 +27,16 @@ impl Session {
     }
 
     /// The context.
-    pub fn context(&mut self) -> &mut Context {
-        &mut self.context
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// Computes two tokens and forgets them: weights are touched once, and a broken kernel shows.
+    pub fn warm_up(&mut self) -> Result<(), Failure> {
+        let token = self.context.vocabulary().begin().unwrap_or(0);
+        let result = self.advance(&[token; 2], 1);
+        self.forget();
+        Ok(result?)
     }
 
     /// The tokens of a text.
@@ -91,14 +100,26 @@ impl Session {
         // A layer with a sliding window has dropped what lay before it; going back needs it again.
         let window = self.context.model().window_tokens() as usize;
         let reaches_back = window == 0
-            || self.context.first_position().is_some_and(|first| first <= kept.saturating_sub(window));
-        if kept > 0 && reaches_back && self.context.truncate(kept) && self.context.used_tokens() == kept {
+            || self
+                .context
+                .first_position()
+                .is_some_and(|first| first <= kept.saturating_sub(window));
+        if kept > 0
+            && reaches_back
+            && self.context.truncate(kept)
+            && self.context.used_tokens() == kept
+        {
             self.held.truncate(kept);
             return kept;
         }
         self.forget();
         0
     }
+}
+
+/// Milliseconds since a moment.
+pub(crate) fn ms_since(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1000.0
 }
 
 impl From<LlamaError> for Failure {

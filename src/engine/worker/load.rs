@@ -1,0 +1,175 @@
+//! Loading a model: our own check first, then llama.cpp, then an account of what came of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use nfl_models::Hint;
+use nfl_models::gguf::Gguf;
+
+use super::control::Control;
+use super::memory::memory_use;
+use crate::engine::frames::{DeviceInfo, Failure, LoadInfo, SpecialToken};
+use crate::engine::llama::{
+    Backend, Context, DeviceKind, Line, LogLevel, Model, Token, Vocabulary, devices,
+};
+use crate::engine::options::LoadRequest;
+use crate::engine::session::{Session, ms_since};
+use crate::hardware;
+
+/// Lines of placement and warnings that are handed on.
+const LINES_MAX: usize = 64;
+
+/// A loaded model.
+pub(super) struct Loaded {
+    pub(super) vocabulary: Vocabulary,
+    /// None when only the vocabulary was asked for.
+    pub(super) session: Option<Session>,
+    /// The model's files.
+    pub(super) files: Vec<PathBuf>,
+}
+
+/// Loads what was asked for.
+pub(super) fn load(
+    request: &LoadRequest,
+    control: &Control,
+    progress: &mut dyn FnMut(f32),
+) -> Result<(Loaded, LoadInfo), Failure> {
+    let started = Instant::now();
+    request.context.check()?;
+    let (files, mut warnings) = check(&request.path)?;
+    let backend = Backend::get();
+    let mark = backend.mark();
+    let model = Model::load(backend, &request.path, &request.model, &mut |share| {
+        progress(share);
+        !control.is_cancelled()
+    })?;
+    let vocabulary = model.vocabulary();
+    let session = if request.model.vocabulary_only {
+        None
+    } else {
+        Some(open_session(&model, request, control)?)
+    };
+    let lines = backend.lines_since(mark);
+    let (serious, notes) = sorted_warnings(&lines);
+    warnings.extend(serious);
+    let loaded = Loaded { vocabulary, session, files };
+    let load_ms = ms_since(started);
+    let info = account(&loaded, request, load_ms);
+    warnings.extend(stretched(&info));
+    Ok((loaded, LoadInfo { placement: placement(&lines), warnings, notes, ..info }))
+}
+
+/// A context beyond what the model knows.
+fn stretched(info: &LoadInfo) -> Option<String> {
+    let (context, trained) = (info.context_tokens, info.context_trained_tokens);
+    (trained > 0 && context > trained).then(|| {
+        format!("context: {context} tokens, but the model was trained on {trained}: beyond that it may talk nonsense")
+    })
+}
+
+/// llama.cpp's warnings: those that something asked for did not happen, and the rest.
+fn sorted_warnings(lines: &[Line]) -> (Vec<String>, Vec<String>) {
+    let serious = |text: &String| {
+        ["fail", "unable", "cannot", "not support", "mlock"].iter().any(|word| text.contains(word))
+    };
+    let mut texts: Vec<String> = lines
+        .iter()
+        .filter(|line| line.level == LogLevel::Warning)
+        .map(|line| line.text.trim().to_owned())
+        .collect();
+    texts.dedup();
+    texts.truncate(LINES_MAX);
+    texts.into_iter().partition(serious)
+}
+
+/// Our own reading of the file, which llama.cpp sees only when there is nothing to refuse.
+fn check(path: &Path) -> Result<(Vec<PathBuf>, Vec<String>), Failure> {
+    let refuse = |error: &dyn std::fmt::Display, hint: Option<String>| Failure::Refused {
+        path: path.to_owned(),
+        message: error.to_string(),
+        hint,
+    };
+    let gguf = Gguf::open(path).map_err(|error| refuse(&error, error.hint()))?;
+    let warnings = nfl_models::preflight(&gguf).map_err(|error| {
+        let message = format!("{}: {error}", path.display());
+        refuse(&message, error.hint())
+    })?;
+    let files = gguf.files().map(|file| file.canonicalize().unwrap_or(file.to_owned())).collect();
+    Ok((files, warnings.iter().map(ToString::to_string).collect()))
+}
+
+fn open_session(
+    model: &Arc<Model>,
+    request: &LoadRequest,
+    control: &Control,
+) -> Result<Session, Failure> {
+    let context_tokens = request.context.context_for(model.context_trained_tokens())?;
+    let abort = control.abort_flag();
+    let context = Context::new(model, &request.context, context_tokens, Arc::clone(&abort), None)?;
+    let mut session = Session::new(context, abort);
+    // A build by an affected compiler crashes at the first product on matrix tiles: here it costs a second start
+    // without repacking, later it would cost a reply.
+    if request.model.repack && model.generates() && hardware::has_matrix_tiles() {
+        session.warm_up()?;
+    }
+    Ok(session)
+}
+
+fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
+    let vocabulary = &loaded.vocabulary;
+    let model = vocabulary.model();
+    let special = |token: Option<Token>| {
+        let id = token?;
+        let bytes = vocabulary.pieces(&[id], true).ok()?;
+        Some(SpecialToken { id, text: String::from_utf8_lossy(&bytes).into_owned() })
+    };
+    let context = loaded.session.as_ref().map_or(0, |session| session.context().context_tokens());
+    LoadInfo {
+        architecture: model.metadata("general.architecture").unwrap_or_default(),
+        description: model.description(),
+        parameters: model.parameters(),
+        weights_bytes: model.weights_bytes(),
+        blocks: model.blocks(),
+        context_tokens: context as u32,
+        context_trained_tokens: model.context_trained_tokens(),
+        vocabulary_tokens: vocabulary.len() as u32,
+        begin: special(vocabulary.begin()),
+        end: special(vocabulary.end()),
+        end_of_turn: special(vocabulary.end_of_turn()),
+        adds_begin: vocabulary.adds_begin(),
+        threads: request.context.threads,
+        load_ms,
+        memory: memory_use(&loaded.files),
+        devices: device_infos(),
+        placement: Vec::new(),
+        warnings: Vec::new(),
+        notes: Vec::new(),
+    }
+}
+
+fn device_infos() -> Vec<DeviceInfo> {
+    devices(Backend::get())
+        .into_iter()
+        .map(|device| DeviceInfo {
+            name: device.name,
+            description: device.description,
+            is_gpu: device.kind == DeviceKind::Gpu,
+            memory_bytes: device.memory_bytes,
+            memory_free_bytes: device.memory_free_bytes,
+        })
+        .collect()
+}
+
+/// The lines in which llama.cpp says where it put what, without the name of its function in front.
+fn placement(lines: &[Line]) -> Vec<String> {
+    let tells = |line: &&Line| {
+        line.level == LogLevel::Info
+            && (line.text.contains("buffer size") || line.text.contains("offloaded "))
+    };
+    let short = |line: &Line| {
+        let text = line.text.split_once(": ").map_or(line.text.as_str(), |(_, rest)| rest);
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    lines.iter().filter(tells).map(short).take(LINES_MAX).collect()
+}
