@@ -42,6 +42,7 @@ def render(template, fixture, conversation, thinking):
         add_generation_prompt=conversation.get("add_generation_prompt", True),
         bos_token=fixture["bos_token"],
         eos_token=fixture["eos_token"],
+        **conversation.get("extra", {}),
         **thinking,
     )
     return texts[0]

@@ -39,7 +39,8 @@ impl Clock {
         Clock { unix_seconds: since.as_secs() as i64, offset_seconds: 0 }
     }
 
-    /// The moment in the form that `format` asks for; `Err` is a message about an unknown directive.
+    /// The moment in the form that `format` asks for; `Err` is a message about an unknown
+    /// directive.
     pub(super) fn format(self, format: &str) -> Result<String, String> {
         let date = Date::of(self);
         let mut text = String::new();
@@ -77,7 +78,8 @@ struct Date {
 }
 
 impl Date {
-    /// Howard Hinnant's algorithm "civil from days": years begin in March, so that the leap day comes last.
+    /// Howard Hinnant's algorithm "civil from days": years begin in March, so that the leap day
+    /// comes last.
     fn of(clock: Clock) -> Date {
         let seconds =
             clock.unix_seconds.clamp(0, UNIX_SECONDS_MAX) + i64::from(clock.offset_seconds);
@@ -135,7 +137,9 @@ impl Date {
                     'b' | 'h' => text.push_str(&month_name[..3]),
                     'B' => text.push_str(month_name),
                     'p' => text.push_str(if hour < 12 { "AM" } else { "PM" }),
-                    'e' => drop(write!(text, "{:>2}", self.day)),
+                    'e' => {
+                        let _ = write!(text, "{:>2}", self.day);
+                    }
                     '%' => text.push('%'),
                     'n' => text.push('\n'),
                     't' => text.push('\t'),
@@ -147,7 +151,7 @@ impl Date {
             }
         };
         let width = if padded { width } else { 1 };
-        drop(write!(text, "{value:0width$}"));
+        let _ = write!(text, "{value:0width$}");
         Ok(())
     }
 

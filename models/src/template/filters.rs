@@ -1,10 +1,11 @@
-//! Jinja's filters, paid for: ours where Python's answer or the cost matters, else minijinja's behind a meter.
+//! Jinja's filters, paid for: ours where Python's answer or the cost matters, else minijinja's
+//! behind a meter.
 
 use minijinja::filters as theirs;
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
-use super::meter::Meter;
+use super::meter::{Meter, limit};
 use super::operators::escaped;
 use super::python::{self, Generator, text, type_error, type_name};
 use super::{json, methods};
@@ -12,6 +13,10 @@ use super::{json, methods};
 /// What a filter of minijinja's costs, and what it gives.
 #[derive(Clone, Copy, PartialEq)]
 enum Cost {
+    /// It looks at one value.
+    Scalar,
+    /// It looks at one end.
+    Ends,
     /// It touches each item once.
     Items,
     /// It compares items, or makes values that nest deeper.
@@ -27,22 +32,23 @@ pub(super) fn register(environment: &mut Environment<'_>) {
         environment.add_filter(
             name,
             move |state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>| {
-                metered(state, &filter, cost, &arguments.into_values())
+                let arguments = with_names(name, arguments.into_values())?;
+                metered(state, &filter, cost, &arguments)
             },
         );
     };
-    add("abs", Value::from_function(theirs::abs), Cost::Items);
-    add("attr", Value::from_function(theirs::attr), Cost::Items);
-    add("capitalize", Value::from_function(theirs::capitalize), Cost::Items);
-    add("first", Value::from_function(theirs::first), Cost::Items);
-    add("float", Value::from_function(theirs::float), Cost::Items);
-    add("int", Value::from_function(theirs::int), Cost::Items);
-    add("last", Value::from_function(theirs::last), Cost::Items);
+    add("batch", Value::from_function(theirs::batch), Cost::Whole);
+    add("slice", Value::from_function(theirs::slice), Cost::Whole);
+    add("abs", Value::from_function(theirs::abs), Cost::Scalar);
+    add("attr", Value::from_function(theirs::attr), Cost::Scalar);
+    add("capitalize", Value::from_function(theirs::capitalize), Cost::Scalar);
+    add("first", Value::from_function(theirs::first), Cost::Ends);
+    add("last", Value::from_function(theirs::last), Cost::Ends);
     add("list", Value::from_function(theirs::list), Cost::Items);
     add("reverse", Value::from_function(theirs::reverse), Cost::Items);
-    add("round", Value::from_function(theirs::round), Cost::Items);
-    add("safe", Value::from_function(theirs::safe), Cost::Items);
-    add("title", Value::from_function(theirs::title), Cost::Items);
+    add("round", Value::from_function(theirs::round), Cost::Scalar);
+    add("safe", Value::from_function(theirs::safe), Cost::Scalar);
+    add("title", Value::from_function(theirs::title), Cost::Scalar);
     add("map", Value::from_function(theirs::map), Cost::Generator);
     add("select", Value::from_function(theirs::select), Cost::Generator);
     add("selectattr", Value::from_function(theirs::selectattr), Cost::Generator);
@@ -76,8 +82,9 @@ fn register_ours(environment: &mut Environment<'_>) {
             )
         },
     );
-    environment.add_filter("from_json", json::parse);
+    environment.add_filter("float", float);
     environment.add_filter("indent", indent);
+    environment.add_filter("int", int);
     environment.add_filter("items", items);
     environment.add_filter("join", join);
     environment.add_filter("lower", |state: &mut State<'_, '_>, value: &Value| {
@@ -101,6 +108,35 @@ fn register_ours(environment: &mut Environment<'_>) {
     });
 }
 
+/// Optional arguments that Jinja takes by place too, and minijinja by name only.
+fn with_names(filter: &str, arguments: Vec<Value>) -> Result<Vec<Value>, Error> {
+    /// The most parts that `batch` and `slice` may be asked for: they fill up what is missing.
+    const PARTS_MAX: usize = 10_000;
+    let names: &[&str] = match filter {
+        "dictsort" => &["case_sensitive", "by", "reverse"],
+        "sort" => &["reverse", "case_sensitive", "attribute"],
+        "unique" => &["case_sensitive", "attribute"],
+        "batch" | "slice" => {
+            let parts = arguments.get(1).and_then(Value::as_usize);
+            if parts.is_some_and(|parts| parts > PARTS_MAX) {
+                return Err(limit("it asks for too many parts"));
+            }
+            return Ok(arguments);
+        }
+        _ => return Ok(arguments),
+    };
+    let (placed, named): (&[Value], Kwargs) = from_args(&arguments)?;
+    let mut all: Vec<(String, Value)> = Vec::new();
+    for name in named.args() {
+        all.push((name.to_owned(), named.get(name)?));
+    }
+    for (name, value) in names.iter().zip(placed.iter().skip(1)) {
+        all.push(((*name).to_owned(), value.clone()));
+    }
+    let value = placed.first().cloned().unwrap_or_default();
+    Ok(vec![value, all.into_iter().collect::<Kwargs>().into()])
+}
+
 /// Calls a filter of minijinja's: what goes in and what comes out is paid for.
 fn metered(
     state: &mut State<'_, '_>,
@@ -111,20 +147,29 @@ fn metered(
     let meter = Meter::of(state);
     for argument in arguments {
         match cost {
-            Cost::Whole => drop(meter.read(argument)?),
-            _ => meter.visit(argument.len().unwrap_or_default() / 16 + 1)?,
+            Cost::Scalar => meter.look(argument)?,
+            Cost::Ends => meter.visit(1 + python::size(argument) / 16)?,
+            Cost::Items | Cost::Generator => meter.visit(1 + python::size(argument))?,
+            Cost::Whole => {
+                meter.visit(python::size(argument))?;
+                meter.read(argument)?;
+            }
         }
     }
-    if let (Some(value), Cost::Whole | Cost::Generator) = (arguments.first(), cost) {
-        if matches!(value.kind(), ValueKind::None | ValueKind::Bool | ValueKind::Number) {
-            return Err(type_error(format!("'{}' object is not iterable", type_name(value))));
+    match arguments.first() {
+        // Jinja's generators ask first whether there is anything at all.
+        Some(value) if cost == Cost::Generator && !value.is_true() => {
+            return Ok(Value::from_object(Generator(Vec::new())));
         }
+        Some(value) if cost != Cost::Scalar => python::check_iterable(value)?,
+        _ => {}
     }
     let result = filter.call(state, arguments)?;
     settle(state, result, cost)
 }
 
-/// Pays for what a filter made. Lazy sequences are walked now, or they would pile up unpaid on one another.
+/// Pays for what a filter made. Lazy sequences are walked now, or they would pile up unpaid on one
+/// another.
 fn settle(state: &mut State<'_, '_>, result: Value, cost: Cost) -> Result<Value, Error> {
     let meter = Meter::of(state);
     if let Some(made) = result.as_str() {
@@ -189,7 +234,7 @@ fn trim(
 }
 
 fn length(state: &mut State<'_, '_>, value: &Value) -> Result<usize, Error> {
-    Meter::of(state).visit(1)?;
+    Meter::of(state).look(value)?;
     match value.kind() {
         ValueKind::Undefined => Ok(0),
         ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => {
@@ -202,12 +247,9 @@ fn length(state: &mut State<'_, '_>, value: &Value) -> Result<usize, Error> {
 }
 
 /// `default(value, default_value="", boolean=False)`
-fn default(
-    value: &Value,
-    other: Option<Value>,
-    boolean: Option<bool>,
-    named: Kwargs,
-) -> Result<Value, Error> {
+fn default(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let arguments = arguments.into_values();
+    let (other, boolean, named): (Option<Value>, Option<bool>, Kwargs) = from_args(&arguments)?;
     let other = match other {
         Some(other) => other,
         None => named.get::<Option<Value>>("default_value")?.unwrap_or_else(|| Value::from("")),
@@ -219,6 +261,23 @@ fn default(
     named.assert_all_used()?;
     let keep = if boolean { value.is_true() } else { !value.is_undefined() };
     Ok(if keep { value.clone() } else { other })
+}
+
+/// `int(value, default=0, base=10)`; minijinja fails where there is no default.
+fn int(state: &mut State<'_, '_>, arguments: Rest<ValueOrKwargs>) -> Value {
+    let arguments = arguments.into_values();
+    let number = Value::from_function(theirs::int).call(state, &arguments);
+    number.unwrap_or_else(|_| Value::from(0))
+}
+
+/// `float(value, default=0.0)`
+fn float(value: &Value, default: Option<f64>) -> f64 {
+    let number = match value.as_str() {
+        Some(text) => text.trim().replace('_', "").parse().ok(),
+        None if value.kind() == ValueKind::Bool => Some(f64::from(u8::from(value.is_true()))),
+        None => f64::try_from(value.clone()).ok(),
+    };
+    number.or(default).unwrap_or_default()
 }
 
 fn escape(state: &mut State<'_, '_>, value: &Value) -> Result<Value, Error> {
@@ -261,6 +320,7 @@ fn join(
         None => named.get::<Option<&str>>("attribute")?,
     };
     named.assert_all_used()?;
+    Meter::of(state).visit(python::size(value))?;
     let mut parts = python::items(value)?;
     if let Some(path) = attribute {
         parts = parts.iter().map(|part| part.get_attr(path)).collect::<Result<_, _>>()?;

@@ -1,14 +1,15 @@
-//! What a template can call and test: `range`, `namespace`, `dict`, `raise_exception`, `strftime_now`, and Jinja's tests.
+//! What a template can call and test: `range`, `namespace`, `dict`, `raise_exception`,
+//! `strftime_now`, and Jinja's tests.
 
 use minijinja::functions as theirs;
 use minijinja::tests;
-use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs};
+use minijinja::value::{DynObject, Kwargs, Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
 
 use super::clock::Clock;
 use super::meter::Meter;
 use super::operators::{contains, equal};
-use super::python::{text, type_error};
+use super::python::{is_iterable, text, type_error};
 
 /// What a template said with `raise_exception`.
 #[derive(Debug, thiserror::Error)]
@@ -78,18 +79,17 @@ pub(super) fn register_tests(environment: &mut Environment<'_>) {
             ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map
         )
     });
-    environment.add_test("iterable", |value: &Value| {
-        !matches!(
-            value.kind(),
-            ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain
-        )
-    });
+    environment.add_test("iterable", is_iterable);
     environment.add_test("callable", |value: &Value| {
-        let name = value.as_object().map(|object| object.type_name()).unwrap_or_default();
+        let name = value.as_object().map(DynObject::type_name).unwrap_or_default();
         name.ends_with("BoxedFunction") || name.ends_with("Macro")
     });
-    environment.add_test("lower", tests::is_lower);
-    environment.add_test("upper", tests::is_upper);
+    environment.add_test("lower", |state: &mut State<'_, '_>, value: &Value| {
+        Meter::of(state).look(value).map(|()| tests::is_lower(value))
+    });
+    environment.add_test("upper", |state: &mut State<'_, '_>, value: &Value| {
+        Meter::of(state).look(value).map(|()| tests::is_upper(value))
+    });
     environment.add_test("sameas", tests::is_sameas);
     environment.add_test("escaped", tests::is_safe);
     environment.add_test("in", |state: &mut State<'_, '_>, item: &Value, container: &Value| {

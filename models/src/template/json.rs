@@ -1,4 +1,7 @@
-//! `tojson` as transformers defines it: `json.dumps` with Python's separators, nothing escaped for HTML.
+//! `tojson` as transformers defines it: `json.dumps` with Python's separators, nothing escaped for
+//! HTML.
+
+use std::fmt::Write as _;
 
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Error, State, Value};
@@ -26,14 +29,6 @@ pub(super) fn to_value(json: &serde_json::Value) -> Value {
 /// A JSON object as a value of the machine.
 pub(super) fn object(entries: &serde_json::Map<String, serde_json::Value>) -> Value {
     Value::from_pairs(entries.iter().map(|(key, item)| (key.as_str(), to_value(item))))
-}
-
-/// `from_json`: no filter of Hugging Face's, but templates that llama.cpp ships use it for arguments kept as text.
-pub(super) fn parse(state: &mut State<'_, '_>, text: &str) -> Result<Value, Error> {
-    Meter::of(state).visit(text.len())?;
-    let json: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| type_error(format!("the text is not JSON: {error}")))?;
-    Ok(to_value(&json))
 }
 
 /// How JSON is laid out.
@@ -111,12 +106,17 @@ pub(super) fn dump(state: &mut State<'_, '_>, arguments: &[Value]) -> Result<Val
     let bytes = meter.read(value)?;
     meter.make_text(bytes)?;
     let mut target = String::new();
-    write(&mut target, value, &layout, 0)?;
+    write_value(&mut target, value, &layout, 0)?;
     meter.make_text(target.len().saturating_sub(bytes))?;
     Ok(Value::from(target))
 }
 
-fn write(target: &mut String, value: &Value, layout: &Layout, depth: usize) -> Result<(), Error> {
+fn write_value(
+    target: &mut String,
+    value: &Value,
+    layout: &Layout,
+    depth: usize,
+) -> Result<(), Error> {
     if depth > DEPTH_MAX {
         return Err(limit("its values nest too deep"));
     }
@@ -131,7 +131,7 @@ fn write(target: &mut String, value: &Value, layout: &Layout, depth: usize) -> R
             target.push('[');
             for (index, item) in items.iter().enumerate() {
                 start_item(target, layout, index == 0, depth + 1);
-                write(target, item, layout, depth + 1)?;
+                write_value(target, item, layout, depth + 1)?;
             }
             end_items(target, layout, items.is_empty(), depth);
             target.push(']');
@@ -151,8 +151,7 @@ fn write_object(
     layout: &Layout,
     depth: usize,
 ) -> Result<(), Error> {
-    let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
-    let mut pairs: Vec<(Value, Value)> = pairs.into_iter().flatten().collect();
+    let mut pairs: Vec<(Value, Value)> = python::entries(value).collect();
     if layout.sorted {
         pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
     }
@@ -174,7 +173,7 @@ fn write_object(
         };
         write_text(target, &name, layout.ascii);
         target.push_str(&layout.key_separator);
-        write(target, item, layout, depth + 1)?;
+        write_value(target, item, layout, depth + 1)?;
     }
     end_items(target, layout, pairs.is_empty(), depth);
     target.push('}');
@@ -222,7 +221,7 @@ fn write_text(target: &mut String, text: &str, ascii: bool) {
             '\x0c' => target.push_str("\\f"),
             _ if character < ' ' || (ascii && !(' '..='~').contains(&character)) => {
                 for unit in character.encode_utf16(&mut [0; 2]) {
-                    target.push_str(&format!("\\u{unit:04x}"));
+                    let _ = write!(target, "\\u{unit:04x}");
                 }
             }
             _ => target.push(character),

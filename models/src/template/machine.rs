@@ -1,9 +1,10 @@
 //! A template as instructions for minijinja's machine, with the operators that are ours put in.
 //!
-//! minijinja's own operators differ from Python's in small ways (how a list prints, what `None + ""` does) and know no
-//! limit on memory. Its parser and machine are public (feature `unstable_machinery`, hence the exact version in the
-//! workspace manifest), so each such instruction becomes a call of a filter of ours, whose name no template can spell
-//! where a filter's name is expected. Jump targets are moved along.
+//! minijinja's own operators differ from Python's in small ways (how a list prints, what `None +
+//! ""` does) and know no limit on memory. Its parser and machine are public (feature
+//! `unstable_machinery`, hence the exact version in the workspace manifest), so each such
+//! instruction becomes a call of a filter of ours, whose name no template can spell where a
+//! filter's name is expected. Jump targets are moved along.
 
 use std::collections::BTreeMap;
 
@@ -69,6 +70,7 @@ fn expand<'s>(instruction: &Instruction<'s>) -> Vec<Instruction<'s>> {
         I::Mul => vec![ours("*", 2)],
         I::Rem => vec![ours("%", 2)],
         I::StringConcat => vec![ours("~", 2)],
+        I::GetItem => vec![ours("[]", 2)],
         I::Slice => vec![ours("[:]", 4)],
         I::Eq => vec![ours("==", 2)],
         I::Ne => vec![ours("==", 2), I::Not],
@@ -83,6 +85,7 @@ fn expand<'s>(instruction: &Instruction<'s>) -> Vec<Instruction<'s>> {
         I::BuildList(_) | I::BuildTuple(_) | I::BuildMap(_) => {
             vec![instruction.clone(), ours("=read", 1)]
         }
+        I::SetAttr(name) if name.starts_with('_') => vec![ours("=private", 1), instruction.clone()],
         I::SetAttr(_) => vec![I::Swap, ours("=attribute", 1), I::Swap, instruction.clone()],
         I::PushLoop(_) => vec![ours("=iterate", 1), instruction.clone()],
         other => vec![other.clone()],

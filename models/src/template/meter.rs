@@ -1,27 +1,30 @@
 //! The budget of one rendering: how much text it may make and how many values it may look at.
 //!
-//! minijinja's fuel counts instructions, and one instruction may do any amount of work: `x ~ x` doubles a text,
-//! `[x, x]` doubles a tree, and thirty of either fill the memory. So everything that makes or walks a value pays here
-//! first. The budget grows with the conversation, since honest templates do work in proportion to it.
+//! minijinja's fuel counts instructions, and one instruction may do any amount of work: `x ~ x`
+//! doubles a text, `[x, x]` doubles a tree, and thirty of either fill the memory. So everything
+//! that makes or walks a value pays here first. The budget grows with the conversation, since
+//! honest templates do work in proportion to it.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 
 /// Bytes of text that a rendering may make, whatever the size of the conversation.
 const TEXT_BYTES_BASE: u64 = 64 << 20;
-/// Further bytes for each byte of conversation and template: a template may append to a text once per message.
+/// Further bytes for each byte of conversation and template: a template may append to a text once
+/// per message.
 const TEXT_BYTES_PER_INPUT_BYTE: u64 = 256;
 /// The most bytes of text that any rendering may make.
 const TEXT_BYTES_MAX: u64 = 1 << 30;
 /// Values that a rendering may visit.
 const VISITS_BASE: u64 = 4 << 20;
 /// Further visits for each byte of the conversation.
-const VISITS_PER_INPUT_BYTE: u64 = 8;
+const VISITS_PER_INPUT_BYTE: u64 = 32;
 /// The most visits of any rendering.
 const VISITS_MAX: u64 = 64 << 20;
 /// Bytes of a text that cost as much to read as visiting one value.
-const BYTES_PER_VISIT: u64 = 256;
-/// How deep values may nest; serde_json itself stops at 128, and comparing, printing and dropping recurse.
+const BYTES_PER_VISIT: u64 = 64;
+/// How deep values may nest; serde_json itself stops at 128, and comparing, printing and dropping
+/// recurse.
 pub(super) const DEPTH_MAX: usize = 128;
 
 /// A limit of the sandbox that a template ran into.
@@ -80,6 +83,11 @@ impl Meter {
         self.spend(values as u64)
     }
 
+    /// Pays for reading a text, or for touching any other value once.
+    pub(super) fn look(&mut self, value: &Value) -> Result<(), Error> {
+        self.spend(1 + value.as_str().map_or(0, str::len) as u64 / BYTES_PER_VISIT)
+    }
+
     fn spend(&mut self, visits: u64) -> Result<(), Error> {
         match self.visits.checked_sub(visits) {
             Some(left) => {
@@ -92,7 +100,7 @@ impl Meter {
 
     fn read_to(&mut self, value: &Value, depth_left: usize) -> Result<usize, Error> {
         if let Some(text) = value.as_str() {
-            self.spend(1 + text.len() as u64 / BYTES_PER_VISIT)?;
+            self.look(value)?;
             return Ok(text.len());
         }
         self.spend(1)?;
@@ -118,5 +126,6 @@ impl Meter {
     }
 }
 
-/// The name under which the size of the input stands in a rendering's context; no template can spell it.
+/// The name under which the size of the input stands in a rendering's context; no template can
+/// spell it.
 pub(super) const INPUT_BYTES: &str = "input bytes";

@@ -1,4 +1,5 @@
-//! Methods of Python's strings, lists and dictionaries; those that grow text are ours, the rest minijinja-contrib's.
+//! Methods of Python's strings, lists and dictionaries; those that grow text are ours, the rest
+//! minijinja-contrib's.
 
 use minijinja::formatting::FormatStyle;
 use minijinja::value::{Tuple, ValueKind, from_args};
@@ -11,7 +12,8 @@ use super::{filters, operators};
 
 /// The widest that a text may be padded to.
 const PADDED_WIDTH_MAX: usize = 9_999;
-/// Methods that change their object; the sandbox of transformers refuses them, and our values cannot change.
+/// Methods that change their object; the sandbox of transformers refuses them, and our values
+/// cannot change.
 const CHANGING: [&str; 11] = [
     "append",
     "clear",
@@ -34,17 +36,21 @@ pub(super) fn call(
     arguments: &[Value],
 ) -> Result<Value, Error> {
     let meter = Meter::of(state);
+    meter.look(value)?;
     for argument in arguments {
-        meter.visit(argument.len().unwrap_or_default() / 64 + 1)?;
+        meter.look(argument)?;
     }
-    meter.visit(value.len().unwrap_or_default() / 64 + 1)?;
+    if name.contains("split") {
+        // At worst there are as many parts as bytes.
+        meter.visit(python::size(value) / 2)?;
+    }
     let result = match (value.as_str(), value.kind()) {
         (Some(text), _) => string_method(state, text, name, arguments)?,
         (None, ValueKind::Map) => return dictionary_method(state, value, name, arguments),
         (None, ValueKind::Seq) if name == "index" => {
             let (item,): (&Value,) = from_args(arguments)?;
-            let items = python::items(value)?;
             Meter::of(state).read(value)?;
+            let items = python::items(value)?;
             let place = items.iter().position(|candidate| candidate == item);
             Some(Value::from(
                 place.ok_or_else(|| type_error("the item is not in the list".to_owned()))?,
@@ -62,15 +68,14 @@ pub(super) fn call(
     let meter = Meter::of(state);
     match result.as_str() {
         Some(made) => meter.make_text(made.len())?,
-        None => meter.visit(result.len().unwrap_or_default())?,
+        None => meter.visit(python::size(&result))?,
     }
     Ok(result)
 }
 
 /// The pairs of a dictionary, as tuples.
 pub(super) fn pairs(value: &Value) -> Vec<Value> {
-    let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
-    pairs.into_iter().flatten().map(|(key, item)| Tuple::from([key, item]).into()).collect()
+    python::entries(value).map(|(key, item)| Tuple::from([key, item]).into()).collect()
 }
 
 fn dictionary_method(
@@ -82,13 +87,7 @@ fn dictionary_method(
     let listed: Vec<Value> = match name {
         "items" => pairs(value),
         "keys" => value.try_iter()?.collect(),
-        "values" => value
-            .as_object()
-            .and_then(|object| object.try_iter_pairs())
-            .into_iter()
-            .flatten()
-            .map(|(_, item)| item)
-            .collect(),
+        "values" => python::entries(value).map(|(_, item)| item).collect(),
         "copy" => return Ok(value.clone()),
         "get" => return pycompat::unknown_method_callback(state, value, name, arguments),
         _ if CHANGING.contains(&name) => {
@@ -121,6 +120,7 @@ fn string_method(
         }
         "join" => {
             let (parts,): (&Value,) = from_args(arguments)?;
+            Meter::of(state).visit(python::size(parts))?;
             let parts = python::items(parts)?;
             if let Some(other) = parts.iter().find(|part| part.as_str().is_none()) {
                 let name = python::type_name(other);
@@ -200,8 +200,8 @@ pub(super) fn replaced(
     Ok(count.map_or_else(|| text.replace(old, new), |count| text.replacen(old, new, count)))
 }
 
-/// The lines of a text as Python splits them. With `quirk`, a final line break leaves an empty last line, which is
-/// what Jinja's `indent` arranges.
+/// The lines of a text as Python splits them. With `quirk`, a final line break leaves an empty last
+/// line, which is what Jinja's `indent` arranges.
 pub(super) fn lines(text: &str, quirk: bool) -> Vec<&str> {
     let breaks = |c: char| {
         matches!(
@@ -268,7 +268,7 @@ fn padded(text: &str, name: &str, arguments: &[Value]) -> Result<String, Error> 
         "ljust" => text.to_owned() + &fill(missing),
         "rjust" => fill(missing) + text,
         "zfill" => {
-            let sign = text.starts_with(['+', '-']).then(|| &text[..1]).unwrap_or_default();
+            let sign = if text.starts_with(['+', '-']) { &text[..1] } else { "" };
             sign.to_owned() + &fill(missing) + &text[sign.len()..]
         }
         _ => {

@@ -1,12 +1,14 @@
 //! Chat templates: a conversation as the text that a model was trained to read.
 //!
-//! A model's template is a Jinja program that came with its weights, and nobody vouches for it. It is rendered with
-//! the meaning that Hugging Face transformers gives it (`utils/chat_template_utils.py`: jinja2's immutable sandbox,
-//! `trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}`, `raise_exception`, `strftime_now`, `tojson`),
-//! and with limits that transformers lacks: on instructions, on text, on values looked at, on depth, and on the size
-//! of the template. No template can read a file, the environment, or another template.
+//! A model's template is a Jinja program that came with its weights, and nobody vouches for it. It
+//! is rendered with the meaning that Hugging Face transformers gives it
+//! (`utils/chat_template_utils.py`: jinja2's immutable sandbox, `trim_blocks`, `lstrip_blocks`,
+//! loop controls, `{% generation %}`, `raise_exception`, `strftime_now`, `tojson`), and with limits
+//! that transformers lacks: on instructions, on text, on values looked at, on depth, and on the
+//! size of the template. No template can read a file, the environment, or another template.
 //!
-//! minijinja parses and runs it; what differs from Python or costs more than an instruction is ours (`machine`).
+//! minijinja parses and runs it; what differs from Python or costs more than an instruction is ours
+//! (`machine`).
 
 mod clock;
 mod filters;
@@ -28,20 +30,23 @@ use crate::Hint;
 
 /// The longest template that is read; the longest in use has about 17 kB.
 pub const SOURCE_BYTES_MAX: usize = 256 << 10;
-/// Instructions that a rendering may run, whatever the size of the conversation; about a third of a second.
+/// Instructions that a rendering may run, whatever the size of the conversation; about a third of a
+/// second.
 const FUEL_BASE: u64 = 4_000_000;
-/// Further instructions for each byte of the conversation: templates walk through all messages once or twice.
+/// Further instructions for each byte of the conversation: templates walk through all messages once
+/// or twice.
 const FUEL_PER_INPUT_BYTE: u64 = 16;
 /// The most instructions of any rendering.
 const FUEL_MAX: u64 = 64_000_000;
-/// The stack of the thread that parses and renders: the parser and the machine recurse with the template's nesting.
+/// The stack of the thread that parses and renders: the parser and the machine recurse with the
+/// template's nesting.
 const STACK_BYTES: usize = 64 << 20;
 
 /// A conversation to be rendered.
 ///
 /// Messages stay JSON objects here: each family of templates reads fields of its own (`tool_calls`,
-/// `reasoning_content`, `tool_call_id`, `name`, parts of content, …), in the order that they were given.
-/// What a message may hold is decided once, where requests are read.
+/// `reasoning_content`, `tool_call_id`, `name`, parts of content, …), in the order that they were
+/// given. What a message may hold is decided once, where requests are read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Conversation<'a> {
     /// Objects with `role`, `content` and further fields.
@@ -101,28 +106,29 @@ pub enum TemplateError {
 
 impl Hint for TemplateError {
     fn hint(&self) -> Option<String> {
-        Some(match self {
+        let hint = match self {
             TemplateError::TooLong { .. } | TemplateError::Limit { .. } => {
-                "do not trust this template: use another copy of the model, or a template of your own".to_owned()
+                "do not trust this template: use another copy of the model, or your own template"
             }
             TemplateError::Syntax { .. } => {
-                "the template came with the model: use another copy of it, or a template of your own".to_owned()
+                "the template came with the model: use another copy of it, or your own template"
             }
             TemplateError::Refused { message } if message.to_lowercase().contains("system") => {
-                "leave the system message out, or put it at the head of the first user message".to_owned()
+                "leave the system message out, or put it at the head of the first user message"
             }
             TemplateError::Refused { .. } => {
-                "change the order, the roles or the content of the messages as the template asks".to_owned()
+                "change the order, the roles or the content of the messages as the template asks"
             }
             TemplateError::Render { .. } => {
-                "the template does not expect such messages: leave out tools, parts or empty content".to_owned()
+                "the template expects other messages: try without tools, parts or empty content"
             }
-        })
+        };
+        Some(hint.to_owned())
     }
 }
 
 impl TemplateError {
-    fn of(error: &minijinja::Error) -> TemplateError {
+    fn of(error: &minijinja::Error, source: &str) -> TemplateError {
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
         while let Some(current) = cause {
             if let Some(raised) = current.downcast_ref::<functions::Raised>() {
@@ -135,9 +141,16 @@ impl TemplateError {
         }
         let line = error.line().unwrap_or_default();
         let detail = error.detail().unwrap_or_default();
-        let message = match detail {
-            "" => error.kind().to_string(),
-            detail => detail.to_owned(),
+        let message = match (detail, error.kind()) {
+            (_, ErrorKind::TemplateNotFound | ErrorKind::BadInclude) => {
+                format!("{detail}: a chat template has no others to read")
+            }
+            // minijinja does not say which value, so the line has to.
+            (_, ErrorKind::UndefinedError) => {
+                format!("something is undefined in '{}'", excerpt(source, line))
+            }
+            ("", kind) => kind.to_string(),
+            (detail, _) => detail.to_owned(),
         };
         match error.kind() {
             ErrorKind::OutOfFuel => TemplateError::Limit { what: "it runs too long".to_owned() },
@@ -150,6 +163,16 @@ impl TemplateError {
             _ => TemplateError::Render { line, message },
         }
     }
+}
+
+/// A line of a template, fit to be shown.
+fn excerpt(source: &str, line: usize) -> String {
+    /// As much as fits a line on a terminal.
+    const CHARACTERS_MAX: usize = 100;
+    let line = source.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
+    let shown: String = line.chars().take(CHARACTERS_MAX).collect();
+    let rest = if shown.len() < line.len() { "…" } else { "" };
+    format!("{}{rest}", shown.escape_debug())
 }
 
 /// A chat template that parses.
@@ -166,16 +189,19 @@ impl ChatTemplate {
         }
         let source = source::prepare(source)?;
         on_own_stack(|| {
-            machine::compile(&source).map(drop).map_err(|error| TemplateError::of(&error))
+            machine::compile(&source).map(drop).map_err(|error| TemplateError::of(&error, &source))
         })?;
         Ok(ChatTemplate { source })
     }
 
     /// The text of a conversation.
     ///
-    /// The template is compiled anew each time: that takes less than a millisecond, and the compiled form borrows.
+    /// The template is compiled anew each time: that takes less than a millisecond, and the
+    /// compiled form borrows.
     pub fn render(&self, conversation: &Conversation<'_>) -> Result<String, TemplateError> {
-        on_own_stack(|| self.run(conversation).map_err(|error| TemplateError::of(&error)))
+        on_own_stack(|| {
+            self.run(conversation).map_err(|error| TemplateError::of(&error, &self.source))
+        })
     }
 
     fn run(&self, conversation: &Conversation<'_>) -> Result<String, minijinja::Error> {
@@ -199,7 +225,8 @@ impl ChatTemplate {
     }
 }
 
-/// Runs on a thread with a stack that fits the deepest template which the limits let through, whatever the caller's.
+/// Runs on a thread with a stack that fits the deepest template which the limits let through,
+/// whatever the caller's.
 fn on_own_stack<T: Send>(
     work: impl FnOnce() -> Result<T, TemplateError> + Send,
 ) -> Result<T, TemplateError> {
@@ -218,24 +245,26 @@ fn on_own_stack<T: Send>(
 fn context(conversation: &Conversation<'_>) -> (Value, u64) {
     let messages: Vec<Value> = conversation.messages.iter().map(message).collect();
     let tools = conversation.tools.as_ref().map_or(Value::from(()), json::to_value);
-    let mut variables: Vec<(Value, Value)> = vec![
+    // What a request adds comes first, so that it cannot replace the rest.
+    let extra = conversation.extra.iter();
+    let mut variables: Vec<(Value, Value)> =
+        extra.map(|(name, value)| (name.as_str().into(), json::to_value(value))).collect();
+    variables.extend([
         ("messages".into(), Value::from(messages)),
         ("tools".into(), tools),
         ("documents".into(), Value::from(())),
         ("add_generation_prompt".into(), conversation.add_generation_prompt.into()),
         ("bos_token".into(), conversation.bos_token.into()),
         ("eos_token".into(), conversation.eos_token.into()),
-    ];
-    for (name, value) in &conversation.extra {
-        variables.push((name.as_str().into(), json::to_value(value)));
-    }
+    ]);
     let bytes = Value::from_pairs(variables.iter().cloned());
     let bytes = meter::Meter::new(u64::MAX).read(&bytes).unwrap_or(usize::MAX) as u64;
     variables.push((meter::INPUT_BYTES.into(), i64::try_from(bytes).unwrap_or(i64::MAX).into()));
     (Value::from_pairs(variables), bytes)
 }
 
-/// A message for the template. Reasoning is found under every name that templates read it by, as in transformers.
+/// A message for the template. Reasoning is found under every name that templates read it by, as in
+/// transformers.
 fn message(message: &serde_json::Value) -> Value {
     let serde_json::Value::Object(fields) = message else { return json::to_value(message) };
     let reasoning = ["reasoning_content", "thinking", "reasoning"]

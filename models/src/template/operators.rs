@@ -16,6 +16,7 @@ pub(super) fn register(environment: &mut Environment<'_>) {
     environment.add_filter("~", concatenate);
     environment.add_filter("*", multiply);
     environment.add_filter("%", remainder);
+    environment.add_filter("[]", item);
     environment.add_filter("[:]", slice);
     environment.add_filter("==", equal);
     environment.add_filter("in", |state: &mut State<'_, '_>, item: &Value, container: &Value| {
@@ -43,11 +44,14 @@ pub(super) fn register(environment: &mut Environment<'_>) {
         }
         Ok(value)
     });
-    environment.add_filter("=iterate", |value: Value| match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain => {
-            Err(type_error(format!("'{}' object is not iterable", type_name(&value))))
-        }
-        _ => Ok(value),
+    environment.add_filter("=private", |_: &Value| -> Result<Value, Error> {
+        Err(type_error(
+            "a template may not set attributes that begin with an underscore".to_owned(),
+        ))
+    });
+    environment.add_filter("=iterate", |state: &mut State<'_, '_>, value: Value| {
+        Meter::of(state).look(&value)?;
+        python::check_iterable(&value).map(|()| value)
     });
 }
 
@@ -100,9 +104,9 @@ fn add(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<Value, 
     }
     match (left.kind(), right.kind()) {
         (ValueKind::Seq, ValueKind::Seq) if left.is_tuple() == right.is_tuple() => {
+            Meter::of(state).visit(python::size(left).saturating_add(python::size(right)))?;
             let mut items = python::items(left)?;
             items.extend(python::items(right)?);
-            Meter::of(state).visit(items.len())?;
             Ok(if left.is_tuple() { Tuple::from(items).into() } else { Value::from(items) })
         }
         (ValueKind::String, _) => {
@@ -163,8 +167,8 @@ fn multiply(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<Va
         Meter::of(state).make_text(part.len().saturating_mul(times))?;
         return Ok(Value::from(part.repeat(times)));
     }
+    Meter::of(state).visit(python::size(repeated).saturating_mul(times))?;
     let items = python::items(repeated)?;
-    Meter::of(state).visit(items.len().saturating_mul(times))?;
     let items: Vec<Value> = std::iter::repeat_n(items, times).flatten().collect();
     Ok(if repeated.is_tuple() { Tuple::from(items).into() } else { Value::from(items) })
 }
@@ -220,6 +224,18 @@ fn printable(argument: &Value) -> Value {
     if container && !argument.is_kwargs() { Value::from(text(argument)) } else { argument.clone() }
 }
 
+/// `value[key]`
+fn item(state: &mut State<'_, '_>, value: &Value, key: &Value) -> Result<Value, Error> {
+    let meter = Meter::of(state);
+    meter.look(value)?;
+    meter.look(key)?;
+    if value.kind() == ValueKind::Iterable {
+        // The machine walks up to the place.
+        meter.visit(python::size(value))?;
+    }
+    value.get_item(key)
+}
+
 /// `value[start:stop:step]`
 fn slice(
     state: &mut State<'_, '_>,
@@ -238,8 +254,8 @@ fn slice(
     if value.kind() != ValueKind::Seq {
         return Err(type_error(format!("'{}' object cannot be sliced", type_name(value))));
     }
+    Meter::of(state).visit(python::size(value))?;
     let items = python::items(value)?;
-    Meter::of(state).visit(items.len())?;
     let places = places(items.len(), start, stop, step)?;
     let part: Vec<Value> = places.into_iter().map(|place| items[place].clone()).collect();
     Ok(if value.is_tuple() { Tuple::from(part).into() } else { Value::from(part) })
@@ -275,17 +291,20 @@ fn places(length: usize, start: &Value, stop: &Value, step: &Value) -> Result<Ve
     Ok(places)
 }
 
-fn read_containers(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<(), Error> {
+fn read_both(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<(), Error> {
+    let meter = Meter::of(state);
     if left.as_object().is_some() && right.as_object().is_some() {
-        Meter::of(state).read(left)?;
-        Meter::of(state).read(right)?;
+        meter.read(left)?;
+        meter.read(right)?;
+    } else if left.as_str().is_some() && right.as_str().is_some() {
+        meter.look(left)?;
     }
     Ok(())
 }
 
 /// `left == right`
 pub(super) fn equal(state: &mut State<'_, '_>, left: &Value, right: &Value) -> Result<bool, Error> {
-    read_containers(state, left, right)?;
+    read_both(state, left, right)?;
     Ok(left == right)
 }
 
@@ -295,7 +314,7 @@ fn comparable(
     left: &Value,
     right: &Value,
 ) -> Result<(), Error> {
-    read_containers(state, left, right)?;
+    read_both(state, left, right)?;
     let family = |value: &Value| match value.kind() {
         ValueKind::Bool | ValueKind::Number => 1,
         ValueKind::String => 2,
@@ -323,7 +342,7 @@ pub(super) fn contains(
             let name = type_name(item);
             type_error(format!("'in <string>' requires string as left operand, not {name}"))
         })?;
-        Meter::of(state).read(container)?;
+        Meter::of(state).look(container)?;
         return Ok(whole.contains(part));
     }
     match container.kind() {
@@ -336,9 +355,8 @@ pub(super) fn contains(
             if item.as_object().is_some() {
                 Meter::of(state).read(container)?;
             }
-            let items = python::items(container)?;
-            Meter::of(state).visit(items.len())?;
-            Ok(items.contains(item))
+            Meter::of(state).visit(python::size(container))?;
+            Ok(python::items(container)?.contains(item))
         }
         _ => {
             let name = type_name(container);

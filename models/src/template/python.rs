@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use minijinja::value::{Object, ObjectRepr, ValueKind};
+use minijinja::value::{DynObject, Object, ObjectRepr, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 /// `str(value)`; an undefined value prints as nothing.
@@ -31,9 +31,8 @@ fn write_repr(target: &mut String, value: &Value) {
             target.push_str(&float(f64::try_from(value.clone()).unwrap_or(f64::NAN)));
         }
         ValueKind::Map => {
-            let pairs = value.as_object().and_then(|object| object.try_iter_pairs());
             target.push('{');
-            for (index, (key, item)) in pairs.into_iter().flatten().enumerate() {
+            for (index, (key, item)) in entries(value).enumerate() {
                 target.push_str(if index == 0 { "" } else { ", " });
                 write_repr(target, &key);
                 target.push_str(": ");
@@ -45,8 +44,7 @@ fn write_repr(target: &mut String, value: &Value) {
             let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
             target.push(open);
             let mut items = 0;
-            for item in value.as_object().and_then(|object| object.try_iter()).into_iter().flatten()
-            {
+            for item in value.as_object().and_then(DynObject::try_iter).into_iter().flatten() {
                 target.push_str(if items == 0 { "" } else { ", " });
                 write_repr(target, &item);
                 items += 1;
@@ -79,7 +77,8 @@ fn write_quoted(target: &mut String, text: &str) {
     target.push(quote);
 }
 
-/// `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
+/// `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from
+/// 1e16.
 pub(super) fn float(value: f64) -> String {
     if value.is_nan() {
         return "nan".to_owned();
@@ -121,17 +120,40 @@ pub(super) fn type_error(message: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
 }
 
-/// The items of a value that Python can iterate over.
-pub(super) fn items(value: &Value) -> Result<Vec<Value>, Error> {
-    match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain => {
-            Err(type_error(format!("'{}' object is not iterable", type_name(value))))
-        }
-        _ => value.try_iter()?.checked().collect(),
-    }
+/// Whether Python could iterate over a value of this kind.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    !matches!(
+        value.kind(),
+        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain
+    )
 }
 
-/// What Python calls a generator: it can be walked through, and neither measured nor written as JSON.
+/// Python's error for what cannot be iterated over.
+pub(super) fn check_iterable(value: &Value) -> Result<(), Error> {
+    if is_iterable(value) {
+        return Ok(());
+    }
+    Err(type_error(format!("'{}' object is not iterable", type_name(value))))
+}
+
+/// The items of a value that Python can iterate over.
+pub(super) fn items(value: &Value) -> Result<Vec<Value>, Error> {
+    check_iterable(value)?;
+    value.try_iter()?.checked().collect()
+}
+
+/// How much there is to walk through: bytes of a text, else items.
+pub(super) fn size(value: &Value) -> usize {
+    value.as_str().map_or_else(|| value.len().unwrap_or_default(), str::len)
+}
+
+/// The entries of a dictionary; none for anything else.
+pub(super) fn entries(value: &Value) -> impl Iterator<Item = (Value, Value)> + use<> {
+    value.as_object().and_then(DynObject::try_iter_pairs).into_iter().flatten()
+}
+
+/// What Python calls a generator: it can be walked through, and neither measured nor written as
+/// JSON.
 #[derive(Debug)]
 pub(super) struct Generator(pub(super) Vec<Value>);
 

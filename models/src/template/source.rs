@@ -1,19 +1,24 @@
-//! What is done to a template's source before minijinja parses it: `{% generation %}`, and limits on single tags.
+//! What is done to a template's source before minijinja parses it: `{% generation %}`, and limits
+//! on single tags.
 //!
-//! minijinja knows no tags of one's own; `{% generation %}` marks what the assistant said, for training, and renders
-//! as a scope, which is what `{% with %}` is. The parser and the code generator recurse along chains of operators and
-//! of `elif`, and compute `"x" * 100000000` while they compile, so those are bounded here.
+//! minijinja knows no tags of one's own; `{% generation %}` marks what the assistant said, for
+//! training, and renders as a scope, which is what `{% with %}` is. It takes away the line break
+//! after `{% raw %}`, jinja2 does not: a `+` keeps it. The parser and the code generator recurse
+//! along chains of operators and of `elif`, and compute `"x" * 100000000` while they compile, so
+//! those are bounded here.
 
 use super::TemplateError;
 
-/// Tokens of one tag; the longest tag in use has about 300.
+/// Tokens of one tag; the longest tag in use has about 60.
 const TAG_TOKENS_MAX: usize = 4_000;
 /// `elif` tags of a template; they nest into each other.
 const ELIF_MAX: usize = 2_000;
-/// Bytes that repetitions of constants may make when they are computed at compile time, over a template.
+/// Bytes that repetitions of constants may make when they are computed at compile time, over a
+/// template.
 const REPEATED_BYTES_MAX: u64 = 1 << 20;
 
-/// Checks the tags of a template, and puts `{% with %}` in the place of `{% generation %}`.
+/// Checks the tags of a template, and rewrites those that minijinja does not know or treats
+/// otherwise.
 pub(super) fn prepare(source: &str) -> Result<String, TemplateError> {
     let mut prepared = String::with_capacity(source.len());
     let mut copied = 0;
@@ -50,7 +55,15 @@ pub(super) fn prepare(source: &str) -> Result<String, TemplateError> {
         let word_at = start + 2 + tag.word_at;
         match tag.word {
             "elif" => elifs += 1,
-            "raw" => place = after_raw(source, place),
+            "raw" => {
+                let open_end = place - "%}".len();
+                if !source[..open_end].ends_with(['-', '+']) {
+                    prepared.push_str(&source[copied..open_end]);
+                    prepared.push('+');
+                    copied = open_end;
+                }
+                place = after_raw(source, place);
+            }
             "generation" | "endgeneration" => {
                 prepared.push_str(&source[copied..word_at]);
                 prepared.push_str(if tag.word == "generation" { "with" } else { "endwith" });
