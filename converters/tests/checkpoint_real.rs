@@ -1,6 +1,8 @@
 //! Reading real checkpoints, judged by the `safetensors` crate, and FP8 checkpoints, judged by
 //! plain loops over the definition.
 
+#![expect(clippy::float_cmp, reason = "decoding is exact")]
+
 use std::fs;
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use nfl_converters::checkpoint::{Checkpoint, SourceType};
+use nfl_converters::checkpoint::{Checkpoint, SourceTensor, SourceType};
 use nfl_converters::seeded::{Overrides, Seed, SeededError, WeightType, generate};
 use nfl_models::Hint;
 use safetensors::SafeTensors;
@@ -66,7 +66,7 @@ fn real_configs_of_the_three_families_give_checkpoints_of_their_shape() {
         let made = generate(&config, &target, &seed, &mut go_on).unwrap();
         let checkpoint = Checkpoint::open(&target).unwrap();
         assert_eq!(checkpoint.tensors().count(), made.tensors, "{name}");
-        let elements: u64 = checkpoint.tensors().map(|tensor| tensor.elements()).sum();
+        let elements: u64 = checkpoint.tensors().map(SourceTensor::elements).sum();
         assert_eq!(elements, made.parameters, "{name}");
         let config = checkpoint.config();
         let hidden = config.u64("hidden_size").unwrap();

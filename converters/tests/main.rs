@@ -1,9 +1,13 @@
 //! The crate's integration tests, in one executable.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, and so may its helpers")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 mod checkpoint_hostile;
 mod checkpoint_mutations;
 mod checkpoint_real;
 mod checkpoint_seeded;
 mod checkpoint_support;
+mod convert_mixture;
 mod convert_oracle;
 mod convert_support;
