@@ -122,6 +122,9 @@ fn tensors_that_llama_cpp_aborts_on() {
     };
     refused(typed("blk.0.attn_norm.weight", TensorType::F16), "is F16 (must be F32)");
     refused(typed("blk.0.attn_q.weight", TensorType::Q8_1), "is Q8_1 (a type that ggml");
+    refused(typed("blk.0.attn_q.weight", TensorType::I32), "is I32 (a type that ggml");
+    refused(with(0, "general.alignment", 8_u32), "general.alignment: 8 (must be a multiple of 32)");
+    assert_eq!(with(0, "general.alignment", 4096_u32), Ok(Vec::new()));
     assert_eq!(typed("blk.0.attn_q.weight", TensorType::Q8_0), Ok(Vec::new()));
     refused(outcome(0, |_, tensors| tensors[3].dimensions[0] = 0), "tensor without elements");
     refused(
@@ -163,6 +166,13 @@ fn tokens() {
     assert_eq!(warnings, [Warning::ZeroBytes { first: 259, count: 1 }]);
     let warnings = tokens_changed(|tokens| tokens[5] = "word".into()).unwrap();
     assert_eq!(warnings, [Warning::NoByteTokens { missing: 1 }]);
+    refused(
+        tokens_changed(|tokens| {
+            tokens[5] = "[EMPTY_7]".into();
+            tokens[7] = "".into();
+        }),
+        "tokens 5 and 7 are the same",
+    );
     let strange = Text::from_bytes([0xC0, 0xFF, 0x80]);
     assert_eq!(tokens_changed(|tokens| tokens[259] = strange), Ok(Vec::new()));
     let long = Text::from("long".repeat(1 << 18));

@@ -12,8 +12,8 @@ mod vocabulary;
 use parameters::Keys;
 pub use refusal::{Refusal, Warning};
 
-use crate::gguf::{Gguf, Metadata, TensorInfo};
-use crate::inventory::is_single_expert;
+use crate::gguf::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, Gguf, Metadata, TensorInfo};
+use crate::inventory::{Role, is_single_expert};
 use crate::tensor::TensorType;
 
 /// Checks an open model; gives the warnings when it may run.
@@ -33,6 +33,9 @@ pub fn check(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Vec<Warning>
         return Err(Refusal::NotAModel("image projector".to_owned()));
     }
     let keys = Keys { metadata, architecture };
+    if !tensors.is_empty() {
+        alignment(metadata)?;
+    }
     let mut warnings = Vec::new();
     parameters::sizes(&keys, &mut warnings)?;
     parameters::experts(&keys)?;
@@ -41,6 +44,18 @@ pub fn check(metadata: &Metadata, tensors: &[TensorInfo]) -> Result<Vec<Warning>
     tensor_types(tensors)?;
     vocabulary::check(metadata, tensors, &mut warnings)?;
     Ok(warnings)
+}
+
+/// llama.cpp asserts that the tensors of a mapped file are aligned as ggml wants its buffers.
+fn alignment(metadata: &Metadata) -> Result<(), Refusal> {
+    match metadata.u64(ALIGNMENT_KEY) {
+        Some(value) if !value.is_multiple_of(ALIGNMENT_DEFAULT) => Err(Refusal::Rule {
+            key: ALIGNMENT_KEY.to_owned(),
+            value: value.to_string(),
+            rule: format!("must be a multiple of {ALIGNMENT_DEFAULT}"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Types that some operation of ggml's CPU backend would abort on, or call through a null pointer.
@@ -60,15 +75,17 @@ fn tensor_types(tensors: &[TensorInfo]) -> Result<(), Refusal> {
         if added && tensor_type != TensorType::F32 {
             return refuse("must be F32");
         }
-        let not_for_products = matches!(
-            tensor_type,
+        let not_for_products = match tensor_type {
             TensorType::Q8_1
-                | TensorType::Q8_K
-                | TensorType::F64
-                | TensorType::I8
-                | TensorType::I16
-                | TensorType::I64
-        );
+            | TensorType::Q8_K
+            | TensorType::F64
+            | TensorType::I8
+            | TensorType::I16
+            | TensorType::I64 => true,
+            // Some architectures keep tables of numbers as weights; the usual roles do not.
+            TensorType::I32 => Role::of_name(name).0 != Role::Other,
+            _ => false,
+        };
         if not_for_products && tensor.dimensions.len() > 1 && name.ends_with(".weight") {
             return refuse("a type that ggml does not multiply with");
         }

@@ -96,7 +96,7 @@ fn distinct<'a>(
     tokens: &'a [Text],
     warnings: &mut Vec<Warning>,
 ) -> Result<HashSet<&'a [u8]>, Refusal> {
-    let (mut first_zero, mut zeros) = (None, 0);
+    let (mut first_zero, mut zeros, mut empty) = (None, 0, Vec::new());
     let mut places: HashMap<&[u8], usize> = HashMap::with_capacity(tokens.len());
     for (token, text) in tokens.iter().enumerate() {
         let bytes = text.as_bytes();
@@ -107,12 +107,19 @@ fn distinct<'a>(
         }
         let seen = &bytes[..zero.unwrap_or(bytes.len())];
         if seen.is_empty() {
-            // llama.cpp gives each empty token a name of its own.
+            empty.push(token);
             continue;
         }
         if let Some(first) = places.insert(seen, token) {
             let text = String::from_utf8_lossy(&seen[..seen.len().min(64)]).into_owned();
             return Err(Refusal::DuplicateToken { first, second: token, text });
+        }
+    }
+    for second in empty {
+        // The name that llama.cpp gives to an empty token.
+        let text = format!("[EMPTY_{second}]");
+        if let Some(&first) = places.get(text.as_bytes()) {
+            return Err(Refusal::DuplicateToken { first, second, text });
         }
     }
     if let Some(first) = first_zero {
