@@ -128,7 +128,7 @@ impl TokenizerJson {
                 .flatten()
                 .find(|affix| !affix.is_empty())
                 .map(|affix| format!("pieces marked with {affix:?} inside words")),
-            Some(other) => Some(format!("a model of type {other}")),
+            Some(other) => Some(format!("a model of type {other:?}")),
         };
         if let Some(what) = unsupported {
             return Err(VocabularyError::Unsupported {

@@ -39,7 +39,7 @@ pub const PART_BYTES_MAX: usize = 2 << 20;
 /// Bytes of a regular expression of a pre-tokenizer. Real ones stay below 3 kB.
 pub const REGEX_BYTES_MAX: usize = 16 << 10;
 
-/// Steps in the sequences of normalizer, pre-tokenizer and decoder. Real ones have up to 8 each.
+/// Steps of normalizer, pre-tokenizer and decoder together. Real ones have up to about 15.
 pub const STEPS_MAX: usize = 32;
 
 /// How much longer the steps may make a text, as a factor. Real ones at most double it a few times; thirty doubling

@@ -152,7 +152,7 @@ fn check_splitting(json: &TokenizerJson) -> Result<(), VocabularyError> {
         Some("Split") if pattern == Some(" ") => Ok(()),
         Some(kind) => Err(VocabularyError::Unsupported {
             path: json.path.clone(),
-            what: format!("byte fallback together with a pre-tokenizer ({kind})"),
+            what: format!("byte fallback together with a pre-tokenizer ({kind:?})"),
             hint: "add tokenizer.model of the same model, if it has one",
         }),
     }
