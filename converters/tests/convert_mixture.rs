@@ -102,8 +102,11 @@ fn every_level_chooses_as_llama_quantize_does() {
         }
         let shape = &shapes[fields[0]];
         let level: Level = fields[1].parse().unwrap();
-        let expected: HashMap<&str, Vec<TensorType>> =
-            fields[2..].iter().map(|cell| cell.split_once('=').unwrap()).map(|(kind, each)| (kind, runs(each))).collect();
+        let expected: HashMap<&str, Vec<TensorType>> = fields[2..]
+            .iter()
+            .map(|cell| cell.split_once('=').unwrap())
+            .map(|(kind, each)| (kind, runs(each)))
+            .collect();
         let tensors = shape.tensors();
         let mut seen: HashMap<&str, usize> = HashMap::new();
         for ((name, dimensions), choice) in tensors.iter().zip(chosen(shape, level, &tensors)) {
@@ -155,8 +158,7 @@ fn fall_backs_are_told() {
     let eight = told(Level::Q8_0);
     assert_eq!(eight.len(), 5, "{eight:?}");
     assert!(eight.iter().all(|(name, wanted, used)| {
-        name.ends_with("ffn_down.weight")
-            && (*wanted, *used) == (TensorType::Q8_0, TensorType::F16)
+        name.ends_with("ffn_down.weight") && (*wanted, *used) == (TensorType::Q8_0, TensorType::F16)
     }));
     let four = told(Level::Q4_K_M);
     assert_eq!(four.len(), 2 + 5 * 7, "{four:?}");

@@ -51,7 +51,11 @@ fn quantised_tensors_equal_those_of_llama_quantize() {
             assert_eq!(found.tensors().len(), expected.tensors().len());
             for (found_tensor, tensor) in found.tensors().iter().zip(expected.tensors()) {
                 assert_eq!(found_tensor, tensor, "{oracle}: the same place in the same order");
-                assert!(found.data(found_tensor) == expected.data(tensor), "{oracle}: {}", tensor.name);
+                assert!(
+                    found.data(found_tensor) == expected.data(tensor),
+                    "{oracle}: {}",
+                    tensor.name
+                );
             }
             let last: Vec<&str> = found.metadata().iter().map(|(key, _)| key).collect();
             let last = &last[last.len() - 2..];
@@ -93,7 +97,8 @@ fn half_precision_tensors_equal_those_of_upstream() {
         let (found, expected) = (Gguf::open(&receipt.path).unwrap(), Gguf::open(&oracle).unwrap());
         assert_eq!(found.metadata().u32("general.file_type"), Some(receipt.level.file_type()));
         let mut compared = 0;
-        for tensor in expected.tensors().iter().filter(|tensor| tensor.name != "rope_freqs.weight") {
+        for tensor in expected.tensors().iter().filter(|tensor| tensor.name != "rope_freqs.weight")
+        {
             let same = found.tensor(&tensor.name).unwrap();
             assert_eq!(same.tensor_type, tensor.tensor_type, "{}", tensor.name);
             assert!(found.data(same) == expected.data(tensor), "{}", tensor.name);

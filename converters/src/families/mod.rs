@@ -96,7 +96,7 @@ impl Plan {
         let mut warnings = (family.losses)(hyperparameters);
         metadata.set("general.architecture", family.architecture);
         metadata.set("general.type", "model");
-        provenance::describe(checkpoint, recipes, &mut metadata, &mut warnings)?;
+        provenance::describe(checkpoint, recipes, &mut metadata, &mut warnings);
         hyperparameters.describe(family.architecture, &mut metadata, &mut warnings);
         metadata.set("general.quantization_version", QUANTIZATION_VERSION);
         let expected = Some(hyperparameters.vocabulary);

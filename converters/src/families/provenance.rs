@@ -6,7 +6,7 @@
 use super::card::{CARD_BYTES_MAX, Card};
 use super::name::{NameParts, title};
 use super::tensors::Recipe;
-use crate::checkpoint::{Checkpoint, CheckpointError};
+use crate::checkpoint::Checkpoint;
 use nfl_models::gguf::{Metadata, Text, Value};
 
 /// Bytes of `generation_config.json`; real ones have a few hundred.
@@ -33,7 +33,7 @@ pub(super) fn describe(
     recipes: &[Recipe],
     metadata: &mut Metadata,
     warnings: &mut Vec<String>,
-) -> Result<(), CheckpointError> {
+) {
     sampling(checkpoint, metadata, warnings);
     let card = checkpoint.folder().read_text("README.md", CARD_BYTES_MAX);
     let card = match card {
@@ -51,43 +51,38 @@ pub(super) fn describe(
         fill(&mut parts, NameParts::of(id, parameters));
     }
     fill(&mut parts, NameParts::of(checkpoint.name(), parameters));
-    let mut set = |key: &str, value: Option<&str>| {
-        if let Some(value) = value {
+    let size = parts.size_label.or_else(|| size_label(recipes));
+    let license = card.words(&["license"]).join(",");
+    let entries: [(&str, &[&str], Option<String>); 11] = [
+        ("name", &["name", "model_name"], parts.name.as_deref().map(title)),
+        ("author", &["author", "model_author", "model_creator"], None),
+        ("version", &["version", "model_version"], parts.version),
+        (
+            "organization",
+            &["organization", "model_organization"],
+            parts.organization.as_deref().map(title),
+        ),
+        ("finetune", &["finetune", "model_finetune"], parts.finetune),
+        ("basename", &["basename", "model_basename", "model_type"], parts.basename),
+        ("description", &["description", "model_description"], None),
+        ("size_label", &["size_label", "model_size_label"], size),
+        ("license", &[], Some(license).filter(|license| !license.is_empty())),
+        ("license.name", &["license_name"], None),
+        ("license.link", &["license_link"], None),
+    ];
+    for (key, card_keys, told) in entries {
+        if let Some(value) = card.word(card_keys).map(str::to_owned).or(told) {
             metadata.set(format!("general.{key}"), value);
         }
-    };
-    let or_card = |keys: &[&str], told: Option<String>| card.word(keys).map(str::to_owned).or(told);
-    let told_name = parts.name.as_deref().map(title);
-    set("name", or_card(&["name", "model_name"], told_name).as_deref());
-    set("author", card.word(&["author", "model_author", "model_creator"]));
-    set("version", or_card(&["version", "model_version"], parts.version).as_deref());
-    set(
-        "organization",
-        or_card(&["organization", "model_organization"], parts.organization).as_deref(),
-    );
-    set("finetune", or_card(&["finetune", "model_finetune"], parts.finetune).as_deref());
-    set(
-        "basename",
-        or_card(&["basename", "model_basename", "model_type"], parts.basename).as_deref(),
-    );
-    set("description", card.word(&["description", "model_description"]));
-    let size = parts.size_label.or_else(|| size_label(recipes));
-    set("size_label", or_card(&["size_label", "model_size_label"], size).as_deref());
-    let license = card.words(&["license"]).join(",");
-    set("license", Some(license.as_str()).filter(|license| !license.is_empty()));
-    set("license.name", card.word(&["license_name"]));
-    set("license.link", card.word(&["license_link"]));
-    origins(
-        "base_model",
-        card.words(&["base_model", "base_models", "base_model_sources"]),
-        metadata,
-    );
-    origins("dataset", card.words(&["datasets", "dataset", "dataset_sources"]), metadata);
+    }
+    let base = card.words(&["base_model", "base_models", "base_model_sources"]);
+    origins("base_model", base, parameters, metadata);
+    let data = card.words(&["datasets", "dataset", "dataset_sources"]);
+    origins("dataset", data, parameters, metadata);
     let tags = [card.words(&["tags"]), card.words(&["pipeline_tag"])].concat();
     set_list("general.tags", tags, metadata);
     let languages = [card.words(&["languages"]), card.words(&["language"])].concat();
     set_list("general.languages", languages, metadata);
-    Ok(())
 }
 
 fn fill(parts: &mut NameParts, more: NameParts) {
@@ -131,7 +126,7 @@ fn sampling(checkpoint: &Checkpoint, metadata: &mut Metadata, warnings: &mut Vec
 }
 
 /// Models or data that this one was made from: `owner/name`, or an address.
-fn origins(kind: &str, ids: &[String], metadata: &mut Metadata) {
+fn origins(kind: &str, ids: &[String], parameters: u64, metadata: &mut Metadata) {
     if ids.is_empty() {
         return;
     }
@@ -143,7 +138,7 @@ fn origins(kind: &str, ids: &[String], metadata: &mut Metadata) {
         let hub = hub.or_else(|| id.strip_prefix("http://huggingface.co/"));
         let known =
             if is_address { hub.filter(|id| id.matches('/').count() == 1) } else { Some(&**id) };
-        let parts = known.map(|id| NameParts::of(id, 0)).unwrap_or_default();
+        let parts = known.map(|id| NameParts::of(id, parameters)).unwrap_or_default();
         let address = match (&parts.organization, &parts.name) {
             _ if is_address => Some(id.clone()),
             (Some(owner), Some(name)) => Some(format!("https://huggingface.co/{owner}/{name}")),
