@@ -7,14 +7,18 @@
 //! ```
 //!
 //! - [`checkpoint`] opens a Hugging Face directory: `config.json` and safetensors, memory-mapped.
-//! - [`families`] knows how each family spells its tensors, and plans the output: a [`families::Plan`] of recipes and metadata.
+//! - [`families`] knows how each family spells its tensors, and plans the output: a
+//!   [`families::Plan`] of recipes and metadata.
 //! - [`vocabulary`] reads the tokenizer in whatever form it comes.
-//! - [`quantize`] chooses types by level and encodes rows; block encoders come from outside ([`quantize::BlockEncoder`]).
-//! - [`convert`] and [`requantize`] stream a source into one file for each level, in one pass, with bounded memory.
+//! - [`quantize`] chooses types by level and encodes rows; block encoders come from outside
+//!   ([`quantize::BlockEncoder`]).
+//! - [`convert`] and [`requantize`] stream a source into one file for each level, in one pass, with
+//!   bounded memory.
 //! - [`seeded`] makes checkpoints of random weights for tests and benchmarks.
 //!
-//! What holds: tensor bytes equal those of upstream's tools for the same level; memory is bounded by the number of threads,
-//! not by the model; nothing is ever found under an output's name that was not complete, read back and checked.
+//! What holds: tensor bytes equal those of upstream's tools for the same level; memory is bounded
+//! by the number of threads, not by the model; nothing is ever found under an output's name that
+//! was not complete, read back and checked.
 
 pub mod checkpoint;
 mod error;

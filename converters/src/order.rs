@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// What to write, where, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches of a command")]
 pub struct Order {
     /// The levels, each a file; all are made in one pass over the source.
     pub levels: Vec<Level>,

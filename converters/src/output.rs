@@ -1,9 +1,10 @@
 //! A file on its way: written beside its final name, checked, then renamed.
 //!
-//! The layout is known before the first value is, so every thread writes its piece at its place and no order is kept. Until
-//! the very end the bytes are in a hidden file `.nfl-NAME-LEVEL.gguf.….partial`. It is removed when the conversion stops for
-//! whatever reason, except when the process is killed; what a killed process left is swept away by the next conversion to
-//! the same name, which knows it by the lock that only a living process holds.
+//! The layout is known before the first value is, so every thread writes its piece at its place and
+//! no order is kept. Until the very end the bytes are in a hidden file
+//! `.nfl-NAME-LEVEL.gguf.….partial`. It is removed when the conversion stops for whatever reason,
+//! except when the process is killed; what a killed process left is swept away by the next
+//! conversion to the same name, which knows it by the lock that only a living process holds.
 
 use crate::error::ConvertError;
 use crate::order::Order;
@@ -137,7 +138,8 @@ fn compare(written: &Gguf, planned: &Header, bytes: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// A new file beside `path`, locked for as long as it is open, after sweeping away what killed processes left.
+/// A new file beside `path`, locked for as long as it is open, after sweeping away what killed
+/// processes left.
 fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();

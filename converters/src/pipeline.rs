@@ -20,9 +20,9 @@ use std::time::Instant;
 
 /// Converts a checkpoint to one GGUF file for each level of the order, in one pass over it.
 ///
-/// The files equal what upstream's tools make in two steps: those of F32, F16 and BF16 are laid out as
-/// `convert_hf_to_gguf.py` does, those of other levels as `llama-quantize` does with the F32 file (tensors by block and
-/// name, `general.file_type` last).
+/// The files equal what upstream's tools make in two steps: those of F32, F16 and BF16 are laid out
+/// as `convert_hf_to_gguf.py` does, those of other levels as `llama-quantize` does with the F32
+/// file (tensors by block and name, `general.file_type` last).
 pub fn convert(
     checkpoint: &Checkpoint,
     order: &Order,
@@ -221,7 +221,9 @@ impl Source for CheckpointSource<'_> {
 
     fn release(&self, tensor: usize) {
         if let Values::Parts { parts, .. } = &self.tensors[tensor] {
-            parts.iter().for_each(|part| self.checkpoint.release(part));
+            for part in parts {
+                self.checkpoint.release(part);
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! From a GGUF file to other levels, as `llama-quantize` does: `nfl quantize`.
 //!
-//! The output keeps the metadata in their order, except that `general.quantization_version` and `general.file_type` move
-//! to the end and `split.*` is left out; tensors are laid out by block, then by name. A tensor whose type does not change
-//! is copied. A source in shards is read as one.
+//! The output keeps the metadata in their order, except that `general.quantization_version` and
+//! `general.file_type` move to the end and `split.*` is left out; tensors are laid out by block,
+//! then by name. A tensor whose type does not change is copied. A source in shards is read as one.
 
 use crate::error::ConvertError;
 use crate::families::mark_quantized;

@@ -1,8 +1,10 @@
-//! How the rows of a GGUF tensor are taken from those of a checkpoint: as they are, or reordered for rotary embedding.
+//! How the rows of a GGUF tensor are taken from those of a checkpoint: as they are, or reordered
+//! for rotary embedding.
 //!
-//! Hugging Face rotates the two halves of a head against each other, llama.cpp rotates neighbouring pairs. The query and
-//! key projections are therefore stored with their rows interleaved: output row `2j + i` of a head is row `i·d/2 + j` of
-//! the checkpoint (`d` rows a head, `i` 0 or 1). Rows only change places, so values are never touched.
+//! Hugging Face rotates the two halves of a head against each other, llama.cpp rotates neighbouring
+//! pairs. The query and key projections are therefore stored with their rows interleaved: output
+//! row `2j + i` of a head is row `i·d/2 + j` of the checkpoint (`d` rows a head, `i` 0 or 1). Rows
+//! only change places, so values are never touched.
 
 /// The order in which a tensor's rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,7 +51,8 @@ impl RowOrder {
         }
     }
 
-    /// The stretches of the checkpoint's tensor (`rows` × `columns`) that make up `length` output values from `start`.
+    /// The stretches of the checkpoint's tensor (`rows` × `columns`) that make up `length` output
+    /// values from `start`.
     pub fn runs(
         self,
         rows: u64,

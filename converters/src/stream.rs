@@ -1,8 +1,10 @@
-//! The stream: pieces of whole rows, read, encoded for every level, and written at their place, on all cores.
+//! The stream: pieces of whole rows, read, encoded for every level, and written at their place, on
+//! all cores.
 //!
-//! Each thread takes the next piece, turns it into `f32` once, and encodes and writes it for one file after the other: its
-//! memory is one piece in `f32` and one encoded, whatever the model's size. Threads never wait for each other, so writing
-//! overlaps with encoding by itself. Encoders work row by row, so the size of a piece never shows in the bytes.
+//! Each thread takes the next piece, turns it into `f32` once, and encodes and writes it for one
+//! file after the other: its memory is one piece in `f32` and one encoded, whatever the model's
+//! size. Threads never wait for each other, so writing overlaps with encoding by itself. Encoders
+//! work row by row, so the size of a piece never shows in the bytes.
 
 use crate::error::ConvertError;
 use crate::order::Step;
@@ -57,7 +59,8 @@ pub(crate) struct Job<'a> {
     pub(crate) threads: usize,
 }
 
-/// A stretch of values of one tensor: whole rows, unless every file stores the tensor value by value.
+/// A stretch of values of one tensor: whole rows, unless every file stores the tensor value by
+/// value.
 #[derive(Debug, Clone, Copy)]
 struct Piece {
     tensor: usize,

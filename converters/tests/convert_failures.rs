@@ -1,4 +1,5 @@
-//! Conversions that must not succeed, or are stopped: each ends in its error, and nothing is left behind.
+//! Conversions that must not succeed, or are stopped: each ends in its error, and nothing is left
+//! behind.
 
 use crate::convert_support::{Reference, material, on};
 use crate::convert_variants::variants;
@@ -77,9 +78,8 @@ fn names(folder: &Path) -> Vec<String> {
 fn interrupted_at(stop: impl Fn(&Step<'_>) -> bool) {
     let Some(fixture) = Fixture::new("biased") else { return };
     let checkpoint = Checkpoint::open(&fixture.folder).unwrap();
-    let mut on_step = |step: Step<'_>| match stop(&step) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
+    let mut on_step = |step: Step<'_>| {
+        if stop(&step) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let order = fixture.order(&[Level::F32, Level::Q8_0]);
     let error = convert(&checkpoint, &order, &Reference, &mut on_step).unwrap_err();
@@ -147,7 +147,8 @@ fn an_output_that_is_the_input_is_refused_even_when_overwriting() {
     assert_eq!(fixture.left(), ["model-F32.gguf"]);
 }
 
-/// Overwrites one value in the middle of the data of the F32 checkpoint; the fourth tensor of 64 × 64 is `attn_output`.
+/// Overwrites one value in the middle of the data of the F32 checkpoint; the fourth tensor of 64 ×
+/// 64 is `attn_output`.
 fn poisoned(value: f32, level: Level) -> Option<(ConvertError, Vec<String>)> {
     let fixture = Fixture::new("biased")?;
     let mut bytes = fs::read(fixture.weights()).unwrap();
@@ -265,7 +266,7 @@ fn child() {
     let order = Order::new(vec![Level::F32], root.join("out"), "model");
     let mut on_step = |step: Step<'_>| {
         if stays && matches!(step, Step::Tensor { .. }) {
-            std::thread::sleep(Duration::from_secs(60));
+            std::thread::sleep(Duration::from_mins(1));
         }
         ControlFlow::Continue(())
     };
@@ -305,7 +306,8 @@ fn a_killed_conversion_leaves_no_file_under_the_final_name() {
     assert_eq!(fixture.left(), ["model-F32.gguf"]);
 }
 
-/// A file system of 200 KiB, mounted for the child alone, on which the file of 600 KiB ends in the middle.
+/// A file system of 200 KiB, mounted for the child alone, on which the file of 600 KiB ends in the
+/// middle.
 #[test]
 fn a_full_disk_leaves_nothing() {
     let Some(fixture) = Fixture::new("biased") else { return };

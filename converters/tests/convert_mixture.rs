@@ -1,4 +1,5 @@
-//! The types that each level chooses, against llama-quantize's own choice for thirteen shapes (`convert_mixture.tsv`).
+//! The types that each level chooses, against llama-quantize's own choice for thirteen shapes
+//! (`convert_mixture.tsv`).
 
 use nfl_converters::quantize::category::Candidate;
 use nfl_converters::quantize::mixture::{Choice, Traits, choose};
@@ -126,7 +127,8 @@ fn every_level_chooses_as_llama_quantize_does() {
     assert!(compared > 50_000, "{compared}");
 }
 
-/// llama-quantize refuses Q2_K_S without an importance matrix wherever Q2_K itself would be written.
+/// llama-quantize refuses Q2_K_S without an importance matrix wherever Q2_K itself would be
+/// written.
 #[test]
 fn only_q2_k_s_wants_an_importance_matrix() {
     let dense = Shape::parse(&["", "", "llama", "32", "256", "768", "8", "8", "0", "0"]);

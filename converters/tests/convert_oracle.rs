@@ -33,7 +33,8 @@ fn f32_files_equal_those_of_upstream_byte_for_byte() {
     }
 }
 
-/// llama-quantize's own files of Q8_0 and Q4_0, tensor by tensor: names, types, bytes. One pass makes all levels.
+/// llama-quantize's own files of Q8_0 and Q4_0, tensor by tensor: names, types, bytes. One pass
+/// makes all levels.
 #[test]
 fn quantised_tensors_equal_those_of_llama_quantize() {
     let levels = vec![Level::Q8_0, Level::F16, Level::Q4_0, Level::BF16];

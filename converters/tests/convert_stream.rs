@@ -1,4 +1,5 @@
-//! The stream: many pieces, any number of threads, several levels at once, copies, shards, steps and receipts.
+//! The stream: many pieces, any number of threads, several levels at once, copies, shards, steps
+//! and receipts.
 
 use crate::convert_support::{Reference, material, on};
 use nfl_converters::checkpoint::Checkpoint;

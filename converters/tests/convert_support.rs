@@ -1,4 +1,5 @@
-//! What the tests of conversion share: the material, and a small encoder of two block types written from their definition.
+//! What the tests of conversion share: the material, and a small encoder of two block types written
+//! from their definition.
 
 use nfl_converters::Step;
 use nfl_converters::quantize::{BlockEncoder, EncodeError};
@@ -30,7 +31,8 @@ pub(crate) fn on(_: Step<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Q8_0 and Q4_0: 32 values a block, an F16 scale, then the values as signed bytes or as nibbles around 8.
+/// Q8_0 and Q4_0: 32 values a block, an F16 scale, then the values as signed bytes or as nibbles
+/// around 8.
 pub(crate) struct Reference;
 
 const BLOCK: usize = 32;

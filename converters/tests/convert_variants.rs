@@ -1,8 +1,10 @@
-//! Checkpoints of every kind a family knows, against the files that upstream's converter makes of them.
+//! Checkpoints of every kind a family knows, against the files that upstream's converter makes of
+//! them.
 //!
-//! Each variant is a small checkpoint with weights from a formula. `convert_variants.tsv` holds the SHA-256 of the F32 and
-//! BF16 files that `convert_hf_to_gguf.py` makes of it. To make it again: run this test with `NFL_KEEP_VARIANTS=DIR`, which
-//! leaves the checkpoints in DIR, run upstream's converter on each, and hash what it writes.
+//! Each variant is a small checkpoint with weights from a formula. `convert_variants.tsv` holds the
+//! SHA-256 of the F32 and BF16 files that `convert_hf_to_gguf.py` makes of it. To make it again:
+//! run this test with `NFL_KEEP_VARIANTS=DIR`, which leaves the checkpoints in DIR, run upstream's
+//! converter on each, and hash what it writes.
 
 use crate::convert_support::{Reference, material, on};
 use nfl_converters::checkpoint::Checkpoint;

@@ -1,7 +1,9 @@
-//! The head of a model card (`README.md`): licence, languages, tags, and the models and data it comes from.
+//! The head of a model card (`README.md`): licence, languages, tags, and the models and data it
+//! comes from.
 //!
-//! Model cards open with YAML. Only what they are made of is read: `key: value`, `key: [a, b]` and lists of plain words;
-//! anything nested is passed over, since provenance is worth neither a YAML library nor a failed conversion.
+//! Model cards open with YAML. Only what they are made of is read: `key: value`, `key: [a, b]` and
+//! lists of plain words; anything nested is passed over, since provenance is worth neither a YAML
+//! library nor a failed conversion.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,5 @@
-//! The numbers of `config.json` that a decoder is built from, and how upstream's converter writes them.
+//! The numbers of `config.json` that a decoder is built from, and how upstream's converter writes
+//! them.
 
 use crate::checkpoint::{CheckpointError, Config};
 use nfl_models::gguf::Metadata;
@@ -206,7 +207,8 @@ impl Hyperparameters {
         count("rope.dimension_count", self.rope_dimensions);
     }
 
-    /// The factors of `rope_freqs.weight` for rotary scaling as in Llama 3.1: one for each rotated pair.
+    /// The factors of `rope_freqs.weight` for rotary scaling as in Llama 3.1: one for each rotated
+    /// pair.
     ///
     /// Computed in `f32` step by step as upstream does, so that the bytes agree.
     pub fn rope_factors(&self) -> Option<Vec<f32>> {

@@ -1,4 +1,5 @@
-//! Mistral 7B and its dense kin: Llama's build with grouped heads, and a sliding window in its first version.
+//! Mistral 7B and its dense kin: Llama's build with grouped heads, and a sliding window in its
+//! first version.
 
 use super::Family;
 use super::hyperparameters::{Defaults, HeadDimension, Hyperparameters};
@@ -22,7 +23,8 @@ pub(super) const FAMILY: Family = Family {
     losses: window_is_lost,
 };
 
-/// GGUF's `llama` architecture attends to the whole context: upstream's converter drops the window, and so does this one.
+/// GGUF's `llama` architecture attends to the whole context: upstream's converter drops the window,
+/// and so does this one.
 pub(super) fn window_is_lost(hyperparameters: &Hyperparameters) -> Vec<String> {
     let window = hyperparameters.sliding_window;
     let narrower = window.filter(|window| hyperparameters.context.is_some_and(|all| *window < all));

@@ -1,8 +1,8 @@
 //! The families: how Hugging Face spells an architecture, and what its checkpoint becomes in GGUF.
 //!
-//! A family is data: names of tensors, defaults of the configuration, a few functions. Everything else is shared:
-//! [`hyperparameters`] reads `config.json`, [`tensors`] plans the output, [`provenance`] fills `general.*`. A new family is
-//! one file and one line in [`FAMILIES`].
+//! A family is data: names of tensors, defaults of the configuration, a few functions. Everything
+//! else is shared: [`hyperparameters`] reads `config.json`, [`tensors`] plans the output,
+//! [`provenance`] fills `general.*`. A new family is one file and one line in [`FAMILIES`].
 
 mod card;
 pub mod hyperparameters;
@@ -57,7 +57,8 @@ pub fn classes() -> impl Iterator<Item = &'static str> {
 /// A checkpoint, understood: what the output holds, before the choice of a level.
 #[derive(Debug)]
 pub struct Plan {
-    /// The tensors in the order of upstream's converter: computed ones first, then by shard and name.
+    /// The tensors in the order of upstream's converter: computed ones first, then by shard and
+    /// name.
     pub recipes: Vec<Recipe>,
     /// Metadata of the F32 file.
     pub metadata: Metadata,
@@ -66,7 +67,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the conversion of a whole checkpoint, and checks it against the inventory of its architecture.
+    /// Plans the conversion of a whole checkpoint, and checks it against the inventory of its
+    /// architecture.
     pub fn new(checkpoint: &Checkpoint) -> Result<Self, ConvertError> {
         let family = find(checkpoint.config().architecture()?)?;
         let hyperparameters = Hyperparameters::read(checkpoint.config(), &family.defaults)?;
@@ -133,7 +135,8 @@ pub fn mark_quantized(metadata: &mut Metadata, level: Level) {
 
 /// Checks that the tensors to be written are those that the architecture owns, in their dimensions.
 ///
-/// Which optional tensors there must be is what `config.json` says, not what happens to be in the checkpoint.
+/// Which optional tensors there must be is what `config.json` says, not what happens to be in the
+/// checkpoint.
 fn check(
     metadata: &Metadata,
     recipes: &[Recipe],

@@ -1,7 +1,8 @@
 //! What a model's name says: `Mistral-7B-Instruct-v0.3` → base name, size, finetune, version.
 //!
-//! The same reading as upstream's converter (`get_model_id_components`, `id_to_title`), so that `general.name`,
-//! `general.basename` and their kin come out alike. Only provenance depends on it, never the model's function.
+//! The same reading as upstream's converter (`get_model_id_components`, `id_to_title`), so that
+//! `general.name`, `general.basename` and their kin come out alike. Only provenance depends on it,
+//! never the model's function.
 
 /// The parts of a model's name.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +22,7 @@ pub(super) struct NameParts {
 }
 
 /// A word of the name, and what it may be.
+#[expect(clippy::struct_excessive_bools, reason = "a word may be several of these at once")]
 struct Word {
     text: String,
     basename: bool,
@@ -43,7 +45,8 @@ impl Word {
 }
 
 impl NameParts {
-    /// Reads a name such as `mistralai/Mistral-7B-Instruct-v0.3`; `parameters` decides whether a number is a size.
+    /// Reads a name such as `mistralai/Mistral-7B-Instruct-v0.3`; `parameters` decides whether a
+    /// number is a size.
     pub(super) fn of(id: &str, parameters: u64) -> Self {
         if id.contains(' ') {
             return Self { name: Some(id.to_owned()), ..Self::default() };
@@ -203,7 +206,8 @@ fn is_unit(byte: u8) -> bool {
     matches!(byte.to_ascii_lowercase(), b'k' | b'm' | b'b' | b't')
 }
 
-/// The usual spelling of a size, and whether the number is far from the model's size, hence probably a context length.
+/// The usual spelling of a size, and whether the number is far from the model's size, hence
+/// probably a context length.
 fn spell_size(text: &str, parameters: u64) -> (String, bool) {
     let mut part = text.replace('_', ".");
     if part.ends_with(|last: char| last.is_ascii_digit()) {
@@ -259,7 +263,8 @@ fn mark_basename(words: &mut [Word]) {
 mod tests {
     use super::*;
 
-    /// Name, parameters, and `base name | size | finetune | version` as upstream's own function returns them.
+    /// Name, parameters, and `base name | size | finetune | version` as upstream's own function
+    /// returns them.
     const NAMES: [(&str, u64, &str); 14] = [
         ("Mistral-7B-Instruct-v0.3", 7_248_023_552, "Mistral|7B|Instruct|v0.3"),
         ("stories260K-hf-mixtral-4x-top2", 868_416, "stories260K-hf-mixtral||4x-top2|"),

@@ -1,7 +1,7 @@
 //! `general.*`: where a model comes from, and the sampling its authors recommend.
 //!
-//! Keys, types and order are those of upstream's converter; a wrong or missing hint here changes nothing but what
-//! `nfl show` tells.
+//! Keys, types and order are those of upstream's converter; a wrong or missing hint here changes
+//! nothing but what `nfl show` tells.
 
 use super::card::{CARD_BYTES_MAX, Card};
 use super::name::{NameParts, title};
@@ -12,7 +12,8 @@ use nfl_models::gguf::{Metadata, Text, Value};
 /// Bytes of `generation_config.json`; real ones have a few hundred.
 const GENERATION_BYTES_MAX: u64 = 1 << 20;
 
-/// Sampling defaults: the keys in `generation_config.json`, the key in GGUF, and whether it is an integer.
+/// Sampling defaults: the keys in `generation_config.json`, the key in GGUF, and whether it is an
+/// integer.
 const SAMPLING: [(&[&str], &str, bool); 11] = [
     (&["top_k"], "top_k", true),
     (&["top_p"], "top_p", false),
@@ -99,7 +100,8 @@ fn fill(parts: &mut NameParts, more: NameParts) {
     or(&mut parts.size_label, more.size_label);
 }
 
-/// The sampling that the authors recommend. A file that cannot be read is passed over, as upstream does, with a line.
+/// The sampling that the authors recommend. A file that cannot be read is passed over, as upstream
+/// does, with a line.
 fn sampling(checkpoint: &Checkpoint, metadata: &mut Metadata, warnings: &mut Vec<String>) {
     let config = match checkpoint.folder().read_json("generation_config.json", GENERATION_BYTES_MAX)
     {

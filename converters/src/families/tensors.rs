@@ -1,4 +1,5 @@
-//! From the names in a checkpoint to the tensors of the output: which are used, how they are stacked, what is ignored.
+//! From the names in a checkpoint to the tensors of the output: which are used, how they are
+//! stacked, what is ignored.
 
 use super::Family;
 use super::hyperparameters::Hyperparameters;
@@ -9,8 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 
 /// How one kind of tensor is renamed.
 ///
-/// `{block}` stands for the number of a block on both sides; `{expert}` on the source's side for that of an expert: the
-/// experts of a block are stacked into one tensor. The last part of a name (`weight`, `bias`) is carried over.
+/// `{block}` stands for the number of a block on both sides; `{expert}` on the source's side for
+/// that of an expert: the experts of a block are stacked into one tensor. The last part of a name
+/// (`weight`, `bias`) is carried over.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
     /// The name in the checkpoint, without `.weight` or `.bias`.
@@ -80,8 +82,8 @@ impl Recipe {
     }
 }
 
-/// Endings of tensors that hold nothing to convert: buffers that are computed again, and scales that were applied when the
-/// tensor they belong to was decoded.
+/// Endings of tensors that hold nothing to convert: buffers that are computed again, and scales
+/// that were applied when the tensor they belong to was decoded.
 const IGNORED_ENDINGS: [&str; 3] =
     [".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq"];
 
@@ -98,8 +100,8 @@ type Stacks<'a> = BTreeMap<(usize, &'a str), BTreeMap<u32, &'a SourceTensor>>;
 
 /// Plans every tensor of the output from those of the checkpoint, in upstream's order.
 ///
-/// Upstream's converter walks the shards in the order of their names and the tensors of each by name; the experts of a
-/// block appear where the last of them was seen.
+/// Upstream's converter walks the shards in the order of their names and the tensors of each by
+/// name; the experts of a block appear where the last of them was seen.
 pub fn plan(
     checkpoint: &Checkpoint,
     family: &Family,

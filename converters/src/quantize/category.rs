@@ -1,7 +1,9 @@
-//! What a tensor is to the quantiser, by its name alone: which rule of the mixture applies, and whether it is quantised.
+//! What a tensor is to the quantiser, by its name alone: which rule of the mixture applies, and
+//! whether it is quantised.
 //!
-//! The same names and the same order of questions as `tensor_get_category` and `tensor_allows_quantization` in llama.cpp's
-//! llama-quant.cpp: a converted file must choose the types that `llama-quantize` would.
+//! The same names and the same order of questions as `tensor_get_category` and
+//! `tensor_allows_quantization` in llama.cpp's llama-quant.cpp: a converted file must choose the
+//! types that `llama-quantize` would.
 
 use nfl_models::TensorType;
 
@@ -41,7 +43,8 @@ pub enum Category {
     Other,
 }
 
-/// First match wins, so the order matters (`attn_qkv` before `attn_q` would not: the names differ by the dot).
+/// First match wins, so the order matters (`attn_qkv` before `attn_q` would not: the names differ
+/// by the dot).
 const BY_PART: [(&str, Category); 9] = [
     ("attn_qkv.weight", Category::AttentionValue),
     ("attn_kv_b.weight", Category::AttentionValue),
@@ -67,7 +70,8 @@ impl Category {
     }
 }
 
-/// Parts of names that are never quantised: routers, small or sensitive matrices, of any architecture.
+/// Parts of names that are never quantised: routers, small or sensitive matrices, of any
+/// architecture.
 const KEPT_PARTS: [&str; 34] = [
     "_norm.weight",
     "ffn_gate_inp.weight",
@@ -108,7 +112,8 @@ const KEPT_PARTS: [&str; 34] = [
 /// Whole names, and one more part, that are never quantised.
 const KEPT_NAMES: [&str; 2] = ["position_embd.weight", "token_types.weight"];
 
-/// Whether the tensor may change its type: matrices and stacks of matrices whose name ends in `weight`, with exceptions.
+/// Whether the tensor may change its type: matrices and stacks of matrices whose name ends in
+/// `weight`, with exceptions.
 pub fn allows_quantization(candidate: &Candidate<'_>) -> bool {
     let name = candidate.name;
     let is_matrix = candidate.dimensions.iter().skip(1).any(|dimension| *dimension > 1);
@@ -119,8 +124,8 @@ pub fn allows_quantization(candidate: &Candidate<'_>) -> bool {
         && !name.contains("mm.a.code_embd")
 }
 
-/// The key by which llama.cpp's loader, and so `llama-quantize`'s output, orders tensors: the block (none first), then the
-/// bytes of the name.
+/// The key by which llama.cpp's loader, and so `llama-quantize`'s output, orders tensors: the block
+/// (none first), then the bytes of the name.
 pub fn file_order(name: &str) -> (i64, &str) {
     (block_number(name).unwrap_or(-1), name)
 }

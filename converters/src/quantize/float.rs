@@ -1,6 +1,7 @@
 //! F32, F16 and BF16: the types that need no block encoder.
 //!
-//! Rounding equals ggml's (`GGML_FP32_TO_FP16`, `ggml_compute_fp32_to_bf16`): to nearest, ties to even, NaN made quiet.
+//! Rounding equals ggml's (`GGML_FP32_TO_FP16`, `ggml_compute_fp32_to_bf16`): to nearest, ties to
+//! even, NaN made quiet.
 
 use super::EncodeError;
 use half::slice::HalfFloatSliceExt;
@@ -93,7 +94,8 @@ fn check(tensor_type: TensorType, elements: usize, bytes: usize) -> Result<(), E
 mod tests {
     use super::*;
 
-    /// ggml's rule for BF16, on bits: add half of the last kept bit (minus one when that bit is even), then cut.
+    /// ggml's rule for BF16, on bits: add half of the last kept bit (minus one when that bit is
+    /// even), then cut.
     fn ggml_bf16(value: f32) -> u16 {
         let bits = value.to_bits();
         if bits & 0x7fff_ffff > 0x7f80_0000 {
@@ -112,7 +114,8 @@ mod tests {
             let candidate =
                 if bits == 0x7c00 { 65536.0 } else { f64::from(f16::from_bits(bits).to_f32()) };
             let distance = (candidate - magnitude).abs();
-            if distance < best.0 || (distance == best.0 && bits % 2 == 0) {
+            let nearer = distance.total_cmp(&best.0);
+            if nearer.is_lt() || (nearer.is_eq() && bits % 2 == 0) {
                 best = (distance, bits);
             }
         }

@@ -1,8 +1,9 @@
 //! The mixture: which type each tensor gets at a level.
 //!
-//! The rules are those of llama.cpp's `llama_tensor_get_type` and `tensor_type_fallback` (llama-quant.cpp, ggml 0.26) for
-//! the levels of [`Level`]. They count tensors in the loader's order (by block, then by name), not in the file's, so a
-//! checkpoint whose blocks are stored out of order still gets the same choice.
+//! The rules are those of llama.cpp's `llama_tensor_get_type` and `tensor_type_fallback`
+//! (llama-quant.cpp, ggml 0.26) for the levels of [`Level`]. They count tensors in the loader's
+//! order (by block, then by name), not in the file's, so a checkpoint whose blocks are stored out
+//! of order still gets the same choice.
 
 use super::category::{Candidate, Category, allows_quantization, block_number, file_order};
 use nfl_models::gguf::Metadata;
@@ -26,7 +27,8 @@ pub struct Traits {
 }
 
 impl Traits {
-    /// Reads them from the metadata of a GGUF file; what is absent counts as llama.cpp's loader counts it.
+    /// Reads them from the metadata of a GGUF file; what is absent counts as llama.cpp's loader
+    /// counts it.
     pub fn of(metadata: &Metadata) -> Self {
         let architecture = metadata.architecture().unwrap_or_default().to_owned();
         let number = |suffix: &str| first_number(metadata, &format!("{architecture}.{suffix}"));
@@ -142,7 +144,8 @@ impl Mixture<'_> {
             choice =
                 Choice { wanted: Some(preferred), ..Choice::of(smaller_block(preferred, row)) };
         } else if self.is_output(category) && !divides(self.base, row) && preferred != self.base {
-            // the rule for the output already steps back to Q8_0; it counts as a fall-back all the same
+            // the rule for the output already steps back to Q8_0; it counts as a fall-back all the
+            // same
             choice.wanted = Some(TensorType::Q6_K);
         }
         choice.needs_importance = self.level == Level::Q2_K_S
@@ -269,7 +272,8 @@ impl Mixture<'_> {
         }
     }
 
-    /// The block a feed-forward tensor belongs to: counted in a dense model, read from the name in one with experts.
+    /// The block a feed-forward tensor belongs to: counted in a dense model, read from the name in
+    /// one with experts.
     fn block(&self, tensor: &Candidate<'_>, index: i64) -> Result<i64, BlockError> {
         if self.traits.experts <= 1 {
             return Ok(index);
@@ -295,7 +299,8 @@ fn divides(tensor_type: TensorType, row: u64) -> bool {
     row.is_multiple_of(tensor_type.block_elements())
 }
 
-/// The type with a smaller block that stands in for `wanted`, or F16 when not even 32 divides the row.
+/// The type with a smaller block that stands in for `wanted`, or F16 when not even 32 divides the
+/// row.
 fn smaller_block(wanted: TensorType, row: u64) -> TensorType {
     let smaller = match wanted {
         TensorType::IQ4_XS => TensorType::IQ4_NL,

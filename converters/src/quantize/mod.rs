@@ -1,7 +1,9 @@
-//! From `f32` rows to the bytes of a tensor type: the encoder's interface, the plain float types, and the mixture of a level.
+//! From `f32` rows to the bytes of a tensor type: the encoder's interface, the plain float types,
+//! and the mixture of a level.
 //!
-//! ggml's block encoders are handed in behind [`BlockEncoder`], so this crate and its tests need no C++ build. F32, F16 and
-//! BF16 are done here: their rounding (to nearest, ties to even; a NaN stays a quiet NaN) is fixed by IEEE 754.
+//! ggml's block encoders are handed in behind [`BlockEncoder`], so this crate and its tests need no
+//! C++ build. F32, F16 and BF16 are done here: their rounding (to nearest, ties to even; a NaN
+//! stays a quiet NaN) is fixed by IEEE 754.
 
 pub mod category;
 pub mod float;
@@ -14,8 +16,10 @@ use nfl_models::{Hint, TensorType};
 pub trait BlockEncoder: Sync {
     /// Encodes whole rows of `row_elements` values each as `tensor_type`.
     ///
-    /// `target` holds exactly the rows' bytes. `importance` gives one weight per column (an importance matrix), or `None`
-    /// for the encoder's own weighting, which is what `llama-quantize` uses when no matrix is given.
+    /// `target` holds exactly the rows' bytes. `importance` gives one weight per column (an
+    /// importance matrix), or `None` for the encoder's own weighting, which is what
+    /// `llama-quantize` uses when no matrix is given.
+    #[expect(clippy::too_many_arguments, reason = "the parameters of ggml_quantize_chunk")]
     fn encode(
         &self,
         tensor_type: TensorType,

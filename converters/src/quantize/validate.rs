@@ -1,14 +1,16 @@
-//! Finds NaN and infinity before they are written: in `f32` rows, and in the scales of encoded blocks.
+//! Finds NaN and infinity before they are written: in `f32` rows, and in the scales of encoded
+//! blocks.
 //!
-//! `llama-quantize` refuses a file whose blocks hold a scale that is not finite. A finite input can still end there: a
-//! weight beyond 65504 has no F16, and block scales are F16 too.
+//! `llama-quantize` refuses a file whose blocks hold a scale that is not finite. A finite input can
+//! still end there: a weight beyond 65504 has no F16, and block scales are F16 too.
 
 use half::{bf16, f16};
 use nfl_models::TensorType;
 
 /// Index of the first value that is NaN or infinite.
 pub fn first_non_finite(values: &[f32]) -> Option<usize> {
-    // a sum over whole chunks first: the compiler turns it into vector code, the position is only sought when needed
+    // a sum over whole chunks first: the compiler turns it into vector code, the position is only
+    // sought when needed
     const EXPONENT: u32 = 0x7f80_0000;
     let bad = |value: &f32| value.to_bits() & EXPONENT == EXPONENT;
     let found = values.iter().map(|value| u32::from(bad(value))).fold(0, |found, bad| found | bad);
@@ -41,7 +43,8 @@ pub fn is_finite(tensor_type: TensorType, bytes: &[u8]) -> bool {
     }
 }
 
-/// Where a block keeps its F16 scales (and minimum), in bytes from its start. Source: the structs of ggml-common.h.
+/// Where a block keeps its F16 scales (and minimum), in bytes from its start. Source: the structs
+/// of ggml-common.h.
 fn scale_offsets(tensor_type: TensorType) -> &'static [usize] {
     match tensor_type {
         TensorType::Q4_0
