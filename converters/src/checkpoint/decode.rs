@@ -20,7 +20,8 @@ pub enum SourceType {
     F16,
     /// The upper half of single precision.
     BF16,
-    /// Eight bits with four of exponent, no infinity (`float8_e4m3fn`, <https://arxiv.org/abs/2209.05433>).
+    /// Eight bits with four of exponent, no infinity (`float8_e4m3fn`,
+    /// <https://arxiv.org/abs/2209.05433>).
     F8E4M3,
     /// Eight bits with five of exponent (`float8_e5m2`, the same paper).
     F8E5M2,

@@ -102,7 +102,8 @@ pub enum HeaderError {
     },
     /// Two tensors share bytes.
     #[error(
-        "tensor {name:?}: data_offsets {start}..{end} overlap the tensor before, which ends at {previous_end}"
+        "tensor {name:?}: data_offsets {start}..{end} overlap the tensor before, which ends \
+         at {previous_end}"
     )]
     Overlap {
         /// The second tensor.

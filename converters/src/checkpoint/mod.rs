@@ -5,9 +5,9 @@
 //! Nothing in the directory is trusted: see `access` for names and links, `header` for the files'
 //! structure.
 //!
-//! A file that becomes shorter while it is mapped cannot be made safe altogether: its length is asked
-//! before every read, which turns a download that starts anew into an error, but a cut in the very
-//! moment of a read ends the process with SIGBUS, as it does in every program that maps files.
+//! A file that becomes shorter while it is mapped cannot be made safe altogether: its length is
+//! asked before every read, which turns a download that starts anew into an error, but a cut in the
+//! very moment of a read ends the process with SIGBUS, as in every program that maps files.
 
 mod access;
 mod config;

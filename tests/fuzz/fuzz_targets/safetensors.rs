@@ -1,4 +1,5 @@
-//! Any bytes as a safetensors file: what our reader accepts, the `safetensors` crate accepts as the same.
+//! Any bytes as a safetensors file: what our reader accepts, the `safetensors` crate accepts as
+//! the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -23,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
         let range = tensor.range.start as usize..tensor.range.end as usize;
         std::hint::black_box(data[range].iter().fold(0_u8, |sum, byte| sum ^ byte));
     }
-    // Entries that nobody knows are skipped without a look inside, so theirs may find fault with them.
+    // Entries that nobody knows are skipped without a look inside: theirs may find fault in them.
     let Ok((length, theirs)) = theirs else { return };
     assert_eq!(header.data_start, length as u64 + 8);
     for tensor in &header.tensors {
