@@ -1,3 +1,7 @@
-//! The `nfl` command.
+//! The `nfl` command: everything is in the library, where tests reach it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nfl::cli::main()
+}

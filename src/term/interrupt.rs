@@ -19,7 +19,10 @@ pub fn install() {
     // It fails only when a handler is already there; then that one stays in charge.
     let _ = ctrlc::set_handler(|| {
         if REQUESTED.swap(true, Ordering::SeqCst) {
-            #[expect(clippy::exit, reason = "the person asked twice: end now, whatever is running")]
+            #[expect(
+                clippy::exit,
+                reason = "the person asked twice: end now, whatever is running"
+            )]
             std::process::exit(i32::from(EXIT_STATUS));
         }
         if let Ok(action) = ACTION.lock()

@@ -100,6 +100,11 @@ pub fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Whether stdout is a terminal (and not a pipe or a file).
+pub fn stdout_is_terminal() -> bool {
+    io::stdout().is_terminal()
+}
+
 /// All of stdin as text, up to `bytes_max` bytes.
 ///
 /// # Errors
@@ -131,7 +136,10 @@ mod tests {
 
     #[test]
     fn escape_sequences_cannot_reach_the_terminal() {
-        assert_eq!(neutral("a\x1b]52;c;eA==\x07b\u{202e}c\n\td"), "a\u{fffd}]52;c;eA==\u{fffd}b\u{fffd}c\n\td");
+        assert_eq!(
+            neutral("a\x1b]52;c;eA==\x07b\u{202e}c\n\td"),
+            "a\u{fffd}]52;c;eA==\u{fffd}b\u{fffd}c\n\td"
+        );
         assert_eq!(neutral("naïve 日本 🎉"), "naïve 日本 🎉");
     }
 }

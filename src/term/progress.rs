@@ -25,6 +25,11 @@ impl Progress {
         Self::new(printer, total, style)
     }
 
+    /// A bar over `total` weights.
+    pub fn weights(printer: &Printer, total: u64) -> Self {
+        Self::new(printer, total, "{msg:32!} [{bar:30}] {percent:>3}%  {eta} left")
+    }
+
     /// A bar over fractions (0 to 1000 ‰), for work that reports only how far it is.
     pub fn permille(printer: &Printer) -> Self {
         Self::new(printer, 1000, "{msg} [{bar:30}] {percent:>3}%")
@@ -51,9 +56,9 @@ impl Progress {
         self.bar.set_position(done);
     }
 
-    /// Prints a line of talk above the bar.
-    pub fn say_above(&self, printer: &Printer, text: &str) {
-        self.bar.suspend(|| printer.say(text));
+    /// Prints something above the bar.
+    pub fn above(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
     }
 
     /// Removes the bar.

@@ -1,0 +1,12 @@
+# Read by CMake in every project() of llama.cpp (CMAKE_PROJECT_INCLUDE in .cargo/config.toml).
+#
+# GCC before 11.5, 12.4 and 13.3 drops the stores that fill a tile configuration (GCC bug 114098): on a processor with
+# Intel AMX the first quantised product then crashes. Without dead-store elimination the code is right.
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(version ${CMAKE_CXX_COMPILER_VERSION})
+  if(version VERSION_LESS 11.5
+      OR (version VERSION_GREATER_EQUAL 12 AND version VERSION_LESS 12.4)
+      OR (version VERSION_GREATER_EQUAL 13 AND version VERSION_LESS 13.3))
+    add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fno-dse> $<$<COMPILE_LANGUAGE:CXX>:-fno-tree-dse>)
+  endif()
+endif()

@@ -1,0 +1,84 @@
+//! The command line: what can be typed, and which file answers it.
+
+mod convert;
+mod failure;
+mod quantize;
+mod report;
+mod run;
+mod show;
+mod synthesize;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::engine::worker;
+use crate::settings;
+use crate::term::{Printer, interrupt};
+use failure::Failure;
+
+/// Run and make language models on your own machine.
+///
+/// A trained checkpoint becomes a GGUF file at any quantisation level, and a GGUF file talks: dense or Mixture of
+/// Experts, from a memory-mapped file, on CPU and GPU.
+#[derive(Debug, Parser)]
+#[command(name = "nfl", version, propagate_version = true, subcommand_required = true)]
+#[command(arg_required_else_help = true, max_term_width = 100)]
+pub struct CommandLine {
+    /// Print only results, warnings and errors.
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Convert(convert::Arguments),
+    Quantize(quantize::Arguments),
+    Show(show::Arguments),
+    Run(Box<run::Arguments>),
+    Synthesize(synthesize::Arguments),
+}
+
+/// Runs the command of this process's arguments and returns its exit status: 0 done, 1 failed, 2 wrong usage,
+/// 130 interrupted.
+pub fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == worker::ARGUMENT) {
+        return worker::main();
+    }
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => {
+            // clap prints help and version to stdout with status 0, mistakes to stderr with status 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    interrupt::install();
+    let printer = Printer::new(line.quiet, settings::colour());
+    match dispatch(line.command, &printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if failure.status != 0 {
+                printer.error(&failure.message, failure.hint.as_deref());
+            }
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
+    match command {
+        Command::Convert(arguments) => convert::run(&arguments, printer),
+        Command::Quantize(arguments) => quantize::run(&arguments, printer),
+        Command::Show(arguments) => show::run(&arguments, printer),
+        Command::Run(arguments) => run::run(&arguments, printer),
+        Command::Synthesize(arguments) => synthesize::run(&arguments, printer),
+    }
+}
+
+/// The whole command tree, for tests of help texts and of the README.
+pub fn command() -> clap::Command {
+    CommandLine::command()
+}

@@ -1,0 +1,377 @@
+//! `nfl run`: a model answers once, continues a text, or converses with the person at the terminal.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::failure::Failure;
+use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
+use crate::engine::frames::{Done, MemoryUse, Reason};
+use crate::engine::options::{ContextOptions, LoadMode, LoadRequest, ModelOptions, Sampling};
+use crate::hardware;
+use crate::term::editor::{Editor, Typed};
+use crate::term::progress::Progress;
+use crate::term::{self, Printer, interrupt, units};
+
+/// Bytes of a prompt that is read from a pipe.
+const PIPED_BYTES_MAX: u64 = 64 << 20;
+
+/// Let a model talk.
+///
+/// With PROMPT it answers once; without, a person at the terminal gets a conversation, and a pipe is read to its end. A
+/// model with a chat template answers; any other continues the text. Only the reply goes to stdout.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "In a conversation: a line is sent at once, \\ at its end or \"\"\" around it make it longer;\n\
+    /clear forgets the conversation, /bye or Ctrl-D leaves, Ctrl-C stops a reply."
+)]
+pub(super) struct Arguments {
+    /// A GGUF file; of a split model, any of its files.
+    file: PathBuf,
+    /// What to answer or to continue.
+    prompt: Option<String>,
+    /// Continue the text as it stands, without the model's chat template.
+    #[arg(long)]
+    raw: bool,
+    /// Instructions that stand above the conversation.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    system: Option<String>,
+    /// Tokens to generate at most; until the model ends or the context is full unless given.
+    #[arg(short = 'n', long, value_name = "N")]
+    tokens: Option<u32>,
+    /// End before any of these texts; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Say load time, speeds and memory on stderr.
+    #[arg(short, long)]
+    verbose: bool,
+    #[command(flatten)]
+    sampling: SamplingArguments,
+    #[command(flatten)]
+    placement: PlacementArguments,
+}
+
+/// Unset values come from the model's own recommendation, then from our defaults.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+struct SamplingArguments {
+    /// 0 takes the likeliest token always [default: the model's, else 0.8].
+    #[arg(short, long, value_name = "T")]
+    temperature: Option<f32>,
+    /// Choose among this many of the likeliest tokens; 0: all [default: the model's, else 40].
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Choose among the likeliest tokens that together reach this probability [default: the model's, else 0.95].
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Choose among tokens with at least this share of the likeliest one's probability [default: the model's, else 0.05].
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Make recent tokens less likely: above 1 [default: the model's, else 1, off].
+    #[arg(long, value_name = "R")]
+    repeat_penalty: Option<f32>,
+    /// How many tokens are recent [default: 64].
+    #[arg(long, value_name = "N")]
+    repeat_last: Option<u32>,
+    /// Lower a token's logit by this much for each recent occurrence.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Lower a token's logit by this much when it occurred lately.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Where the random numbers start; the same seed gives the same reply.
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Memory and speed")]
+struct PlacementArguments {
+    /// Context in tokens [default: what the model was trained on, at most 4096].
+    #[arg(short, long, value_name = "N")]
+    context: Option<u32>,
+    /// Threads [default: the physical cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+    /// Layers on the GPU [default: all, when there is one].
+    #[arg(long, value_name = "N")]
+    gpu_layers: Option<u32>,
+    /// Keep the experts of a Mixture of Experts on the CPU, whatever else is on the GPU.
+    #[arg(long)]
+    cpu_moe: bool,
+    /// Read the file into memory instead of mapping it.
+    #[arg(long)]
+    no_mmap: bool,
+    /// Pin the weights in memory.
+    #[arg(long)]
+    mlock: bool,
+    /// Leave weights as they are in the file instead of laying them out anew for this CPU: slower, but mapped.
+    #[arg(long)]
+    no_repack: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
+    let prompt = match &arguments.prompt {
+        Some(prompt) => Some(prompt.clone()),
+        None if term::stdin_is_terminal() => None,
+        None => Some(piped_prompt()?),
+    };
+    let mut responder = load(arguments, printer)?;
+    let chats = responder.has_template() && !arguments.raw;
+    if arguments.system.is_some() && !chats {
+        return Err(ChatError::NoTemplate.into());
+    }
+    let mut session = Session { arguments, printer, messages: opening(arguments), chats };
+    match prompt {
+        Some(prompt) => {
+            let done = session.answer(&mut responder, prompt)?;
+            if done.reason == Reason::Cancelled { Err(Failure::interrupted()) } else { Ok(()) }
+        }
+        None => session.converse(&mut responder),
+    }
+}
+
+fn piped_prompt() -> Result<String, Failure> {
+    let text = term::read_stdin(PIPED_BYTES_MAX)
+        .map_err(|error| Failure::new(format!("standard input: {error}"), None))?;
+    if text.is_empty() {
+        let hint = "give a prompt: nfl run FILE \"Once upon a time\", or pipe a text into it";
+        return Err(Failure::usage("there is no prompt: standard input is empty", hint));
+    }
+    Ok(text)
+}
+
+fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+    let placement = &arguments.placement;
+    let threads = placement.threads.unwrap_or_else(hardware::default_threads);
+    let request = LoadRequest {
+        path: arguments.file.clone(),
+        model: ModelOptions {
+            load_mode: if placement.no_mmap { LoadMode::Read } else { LoadMode::Auto },
+            lock_memory: placement.mlock,
+            gpu_layers: placement.gpu_layers,
+            cpu_experts: placement.cpu_moe,
+            repack: !placement.no_repack,
+            ..ModelOptions::default()
+        },
+        context: ContextOptions {
+            context_tokens: placement.context,
+            ..ContextOptions::with_threads(threads)
+        },
+    };
+    let mut progress = Progress::permille(printer);
+    progress.message("loading");
+    let responder = Responder::start(&program, &request, &mut |share| {
+        progress.set((share * 1000.0) as u64);
+        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    drop(progress);
+    if interrupt::requested() {
+        return Err(Failure::interrupted());
+    }
+    let responder = responder?;
+    for warning in &responder.info().warnings {
+        printer.warn(warning);
+    }
+    if arguments.verbose {
+        report_load(&responder, printer);
+    }
+    Ok(responder)
+}
+
+fn opening(arguments: &Arguments) -> Vec<Message> {
+    arguments.system.iter().map(|text| Message::new(Role::System, text.as_str())).collect()
+}
+
+/// One command's worth of questions and replies.
+struct Session<'a> {
+    arguments: &'a Arguments,
+    printer: &'a Printer,
+    /// The conversation so far; of a model that does not chat, nothing.
+    messages: Vec<Message>,
+    chats: bool,
+}
+
+impl Session<'_> {
+    /// Answers until the person leaves.
+    fn converse(&mut self, responder: &mut Responder) -> Result<(), Failure> {
+        let terminal = |error: io::Error| Failure::new(format!("terminal: {error}"), None);
+        let mut editor = Editor::new().map_err(terminal)?;
+        let what = if self.chats { "Chatting" } else { "Continuing texts" };
+        self.printer.say(&format!("{what} with {}. Ctrl-D leaves.", self.arguments.file.display()));
+        loop {
+            let text = match editor.read(">>> ").map_err(terminal)? {
+                Typed::End => return Ok(()),
+                Typed::Cancelled => continue,
+                Typed::Text(text) => text,
+            };
+            match text.trim() {
+                "" => continue,
+                "/bye" | "/exit" | "/quit" => return Ok(()),
+                "/clear" => self.messages = opening(self.arguments),
+                _ => self.take_turn(responder, text)?,
+            }
+            interrupt::clear();
+        }
+    }
+
+    /// One turn of a conversation: a failure costs this reply and no more.
+    fn take_turn(&mut self, responder: &mut Responder, text: String) -> Result<(), Failure> {
+        let Err(failure) = self.answer(responder, text) else { return Ok(()) };
+        if failure.status == 0 || self.arguments.prompt.is_some() {
+            return Err(failure);
+        }
+        self.printer.error(&failure.message, failure.hint.as_deref());
+        if responder.engine().is_alive() {
+            return Ok(());
+        }
+        self.printer.say("starting the engine again");
+        responder.restart()?;
+        Ok(())
+    }
+
+    /// Answers one text and prints the reply as it comes.
+    fn answer(&mut self, responder: &mut Responder, text: String) -> Result<Done, Failure> {
+        let input = if self.chats {
+            let mut messages = self.messages.clone();
+            messages.push(Message::new(Role::User, text.clone()));
+            Input::Conversation(messages)
+        } else {
+            Input::Text(text.clone())
+        };
+        let sampling = self.arguments.sampling.over(responder.sampling());
+        let request =
+            Request::new(input, sampling, self.arguments.stop.clone(), self.arguments.tokens)
+                .map_err(|error| Failure { status: 2, ..Failure::from(error) })?;
+        let cancel = responder.cancel_handle();
+        let guard = interrupt::on_request(move || cancel.cancel());
+        let (done, reply) = self.print_reply(responder, &request)?;
+        drop(guard);
+        if self.chats {
+            self.messages.push(Message::new(Role::User, text));
+            self.messages.push(Message::new(Role::Assistant, reply));
+        }
+        self.account(responder, &done);
+        Ok(done)
+    }
+
+    fn print_reply(
+        &self,
+        responder: &mut Responder,
+        request: &Request,
+    ) -> Result<(Done, String), Failure> {
+        let mut reply = String::new();
+        let mut printed = Ok(());
+        let mut progress = Progress::permille(self.printer);
+        progress.message("reading the prompt");
+        let is_terminal = term::stdout_is_terminal();
+        let result = responder.reply(request, &mut |event| {
+            match event {
+                Event::Reading(share) => progress.set((share * 1000.0) as u64),
+                Event::Text(text) => {
+                    progress.finish();
+                    reply.push_str(&text);
+                    let shown = if is_terminal { term::neutral(&text) } else { text };
+                    printed = self.printer.stream(&shown);
+                }
+                Event::Done(_) => {}
+            }
+            if printed.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        drop(progress);
+        if !reply.is_empty() {
+            printed = printed.and_then(|()| self.printer.stream("\n"));
+        }
+        printed?;
+        Ok((result?, reply))
+    }
+
+    /// Says what the person should know of how the reply ended, and with `--verbose` how fast it was.
+    fn account(&self, responder: &mut Responder, done: &Done) {
+        if done.reason == Reason::ContextFull {
+            let room = responder.info().context_tokens;
+            self.printer.warn(&format!(
+                "the reply was cut: the context of {room} tokens is full (--context makes it larger)"
+            ));
+        }
+        if self.arguments.verbose {
+            report_reply(done, self.printer);
+            if let Ok(memory) = responder.engine().memory() {
+                report_memory(&memory, self.printer);
+            }
+        }
+    }
+}
+
+impl SamplingArguments {
+    /// What was asked over what the model recommends.
+    fn over(&self, base: &Sampling) -> Sampling {
+        Sampling {
+            temperature: self.temperature.unwrap_or(base.temperature),
+            top_k: self.top_k.unwrap_or(base.top_k),
+            top_p: self.top_p.unwrap_or(base.top_p),
+            min_p: self.min_p.unwrap_or(base.min_p),
+            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
+            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
+            penalty_tokens: self.repeat_last.or(base.penalty_tokens),
+            seed: self.seed.or(base.seed),
+        }
+    }
+}
+
+fn report_load(responder: &Responder, printer: &Printer) {
+    let info = responder.info();
+    printer.say(&format!(
+        "model    {}, {} weights",
+        info.description,
+        units::count(info.parameters)
+    ));
+    let devices: Vec<&str> = info.devices.iter().map(|device| device.description.trim()).collect();
+    printer.say(&format!("devices  {}; {} threads", devices.join(", "), info.threads));
+    for line in &info.placement {
+        printer.say(&format!("         {line}"));
+    }
+    printer
+        .say(&format!("load     {:.1} ms, context {} tokens", info.load_ms, info.context_tokens));
+    report_memory(&info.memory, printer);
+}
+
+fn report_reply(done: &Done, printer: &Printer) {
+    let rate =
+        |rate: Option<f64>| rate.map_or("-".to_owned(), |rate| format!("{rate:.2} tokens/s"));
+    printer.say(&format!(
+        "prompt   {} tokens ({} cached) in {:.1} ms: {}",
+        done.prompt_tokens,
+        done.cached_tokens,
+        done.prompt_ms,
+        rate(done.prompt_rate())
+    ));
+    if let Some(first) = done.first_token_ms {
+        printer.say(&format!("first    token after {first:.2} ms"));
+    }
+    let decode = Duration::from_secs_f64(done.decode_ms.max(0.0) / 1000.0);
+    printer.say(&format!(
+        "decode   {} tokens in {}: {}; seed {}",
+        done.generated_tokens,
+        units::duration(decode),
+        rate(done.decode_rate()),
+        done.seed
+    ));
+}
+
+fn report_memory(memory: &MemoryUse, printer: &Printer) {
+    let bytes = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), units::bytes);
+    printer.say(&format!(
+        "memory   {} mapped ({} of it resident), {} resident in all, {} of that anonymous",
+        bytes(memory.mapped_bytes),
+        bytes(memory.mapped_resident_bytes),
+        bytes(memory.resident_bytes),
+        bytes(memory.anonymous_bytes)
+    ));
+}

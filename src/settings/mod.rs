@@ -1,0 +1,37 @@
+//! What the environment says; the only reader of environment variables.
+
+use std::ffi::OsString;
+
+/// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
+/// process that parses files which nobody vouches for.
+const WORKER_VARIABLES: &[&str] = &[
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "PATH",
+    "SYSTEMROOT",
+    "TEMP",
+    "TMP",
+    "TMPDIR",
+];
+
+/// Prefixes of variables that choose devices or tune the compute libraries.
+const WORKER_PREFIXES: &[&str] =
+    &["CUDA_", "GGML_", "GOMP_", "HIP_", "MESA_", "NVIDIA_", "OMP_", "ROCR_", "VK_"];
+
+/// The part of this process's environment that a worker process may see.
+pub fn worker_environment() -> Vec<(OsString, OsString)> {
+    let may_pass = |name: &str| {
+        WORKER_VARIABLES.contains(&name)
+            || WORKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(may_pass)).collect()
+}
+
+/// Whether colour is welcome: `NO_COLOR` unset or empty (<https://no-color.org>) and the terminal not a dumb one.
+pub fn colour() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

@@ -1,0 +1,81 @@
+//! What tests share: the binary, the real material beside the project, scratch directories, seeded checkpoints.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a run of `nfl` left behind.
+#[derive(Debug)]
+pub struct Ran {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+impl Ran {
+    /// The run's stdout, or a panic that shows everything.
+    pub fn expect_success(self) -> String {
+        assert_eq!(self.status, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+/// The binary under test.
+pub fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_nfl"))
+}
+
+/// A command line of `nfl` with a quiet standard input and no colour.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+    command
+}
+
+/// Runs `nfl` to its end.
+pub fn nfl(arguments: &[&str]) -> Ran {
+    let start = Instant::now();
+    let output = command(arguments).output().unwrap();
+    Ran {
+        status: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        took: start.elapsed(),
+    }
+}
+
+/// A file or folder of the real material, or None, said on stderr, where the material is not beside the project.
+pub fn material(path: &str) -> Option<PathBuf> {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/material").join(path);
+    if !found.exists() {
+        eprintln!("skipped: no material at {path}");
+        return None;
+    }
+    Some(found)
+}
+
+/// Converts a checkpoint into `target` and returns the files, one a level, in the order asked.
+pub fn convert(checkpoint: &Path, levels: &str, target: &Path) -> Vec<PathBuf> {
+    let name = checkpoint.file_name().unwrap().to_str().unwrap();
+    nfl(&["convert", text(checkpoint), "--level", levels, "--output", text(target), "--quiet"])
+        .expect_success();
+    levels
+        .split(',')
+        .map(|level| target.join(format!("{name}-{}.gguf", level.to_uppercase())))
+        .collect()
+}
+
+/// A path as text.
+pub fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Names in a folder, hidden ones included; none when it does not exist.
+pub fn files_of(folder: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
