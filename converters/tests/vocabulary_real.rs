@@ -45,17 +45,13 @@ fn pack(value: &Value, bytes: &mut Vec<u8>) {
         Value::Array(array) => {
             bytes.extend(array.type_id().to_le_bytes());
             bytes.extend((array.len() as u64).to_le_bytes());
-            match array {
-                Array::String(texts) => {
-                    texts.iter().for_each(|string| text(string.as_bytes(), bytes))
+            for element in array.values() {
+                match element {
+                    Value::String(string) => text(string.as_bytes(), bytes),
+                    Value::F32(number) => bytes.extend(number.to_le_bytes()),
+                    Value::I32(number) => bytes.extend(number.to_le_bytes()),
+                    other => panic!("no tokenizer entry has {other:?}"),
                 }
-                Array::F32(numbers) => {
-                    numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()))
-                }
-                Array::I32(numbers) => {
-                    numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()))
-                }
-                other => panic!("no tokenizer entry has {other:?}"),
             }
         }
         other => panic!("no tokenizer entry has {other:?}"),
