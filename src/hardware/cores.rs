@@ -16,7 +16,7 @@ const PROCESSORS_MAX: usize = 4096;
 pub fn default_threads() -> u32 {
     // Affinity and the quota of the control group are in this number already.
     let allowed = thread::available_parallelism().map_or(1, NonZero::get);
-    let cores = physical_cores(Path::new("/sys/devices/system/cpu"), &affinity());
+    let cores = physical_cores(Path::new("/sys/devices/system/cpu"), affinity().as_ref());
     let threads = cores.map_or(allowed, |cores| cores.min(allowed));
     u32::try_from(threads.max(1)).unwrap_or(1)
 }
@@ -41,9 +41,8 @@ fn processor_list(text: &str) -> BTreeSet<usize> {
 }
 
 /// Distinct sets of sibling threads among the allowed processors; None when the system has no such table.
-fn physical_cores(root: &Path, allowed: &Option<BTreeSet<usize>>) -> Option<usize> {
-    let allowed = allowed.as_ref()?;
-    let cores: BTreeSet<String> = allowed
+fn physical_cores(root: &Path, allowed: Option<&BTreeSet<usize>>) -> Option<usize> {
+    let cores: BTreeSet<String> = allowed?
         .iter()
         .filter_map(|processor| {
             let siblings = root.join(format!("cpu{processor}/topology/thread_siblings_list"));
@@ -74,7 +73,7 @@ mod tests {
             fs::write(folder.join("thread_siblings_list"), format!("{siblings}\n")).unwrap();
         }
         let cores = |allowed: &[usize]| {
-            physical_cores(root.path(), &Some(allowed.iter().copied().collect()))
+            physical_cores(root.path(), Some(&allowed.iter().copied().collect()))
         };
         assert_eq!(cores(&[0, 1, 2, 3]), Some(2));
         assert_eq!(cores(&[0, 2]), Some(1));

@@ -32,7 +32,7 @@ pub struct Context {
     _abort: AbortFlag,
     /// Read by llama.cpp during decoding, through a pointer: boxed, so that it never moves.
     observed: Option<Box<Observed>>,
-    context_tokens: usize,
+    capacity_tokens: usize,
     batch_tokens: usize,
     outputs_max: usize,
     /// Positions of the last batch that have logits.
@@ -48,7 +48,7 @@ impl fmt::Debug for Context {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Context")
-            .field("context_tokens", &self.context_tokens)
+            .field("capacity_tokens", &self.capacity_tokens)
             .field("batch_tokens", &self.batch_tokens)
             .finish_non_exhaustive()
     }
@@ -98,7 +98,7 @@ impl Context {
             vocabulary,
             _abort: abort,
             observed,
-            context_tokens: context.min(context_tokens) as usize,
+            capacity_tokens: context.min(context_tokens) as usize,
             batch_tokens: (batch as usize).max(1),
             outputs_max,
             outputs: 0,
@@ -122,7 +122,7 @@ impl Context {
 
     /// Its room in tokens.
     pub fn context_tokens(&self) -> usize {
-        self.context_tokens
+        self.capacity_tokens
     }
 
     /// The most tokens of one [`Context::decode`].
@@ -178,11 +178,9 @@ impl Context {
     /// [`Context::batch_tokens`] of them, and [`Context::outputs_max`] with logits.
     pub fn decode(&mut self, tokens: &[Token], outputs_from: usize) -> Result<(), LlamaError> {
         let outputs = tokens.len().saturating_sub(outputs_from);
-        assert!(
-            tokens.len() <= self.batch_tokens && outputs <= self.outputs_max,
-            "a batch of {} tokens and {outputs} rows of logits is too large",
-            tokens.len()
-        );
+        if tokens.len() > self.batch_tokens || outputs > self.outputs_max {
+            return Err(LlamaError::Batch { tokens: tokens.len(), outputs });
+        }
         if tokens.is_empty() {
             return Ok(());
         }
@@ -190,8 +188,8 @@ impl Context {
             self.vocabulary.check(token)?;
         }
         let used = self.used_tokens();
-        if used + tokens.len() > self.context_tokens {
-            let (context_tokens, asked) = (self.context_tokens, tokens.len());
+        if used + tokens.len() > self.capacity_tokens {
+            let (context_tokens, asked) = (self.capacity_tokens, tokens.len());
             return Err(LlamaError::ContextFull { used, context_tokens, asked });
         }
         self.marks.clear();
@@ -220,7 +218,7 @@ impl Context {
             2 => Err(LlamaError::Aborted),
             1 => Err(LlamaError::ContextFull {
                 used,
-                context_tokens: self.context_tokens,
+                context_tokens: self.capacity_tokens,
                 asked: tokens.len(),
             }),
             _ => Err(LlamaError::Decode { code, reason: logs::reason_since(mark) }),

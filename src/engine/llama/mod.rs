@@ -116,6 +116,14 @@ pub enum LlamaError {
         /// Tokens that were to be added.
         asked: usize,
     },
+    /// More at once than the context takes; a mistake of the caller.
+    #[error("a batch of {tokens} tokens with {outputs} rows of logits is too large")]
+    Batch {
+        /// Tokens of the batch.
+        tokens: usize,
+        /// Rows of logits asked for.
+        outputs: usize,
+    },
     /// The abort flag was raised.
     #[error("the computation was cancelled")]
     Aborted,

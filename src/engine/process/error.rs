@@ -28,13 +28,6 @@ pub struct Death {
     pub status: Option<i32>,
 }
 
-impl Death {
-    /// Whether it executed or touched what it must not: a sign of code that does not fit the processor.
-    pub(super) fn is_bad_instruction(self) -> bool {
-        matches!(self.signal, Some(SIGNAL_ILLEGAL | SIGNAL_SEGMENT))
-    }
-}
-
 impl From<ExitStatus> for Death {
     fn from(status: ExitStatus) -> Self {
         #[cfg(unix)]

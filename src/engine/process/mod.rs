@@ -33,28 +33,14 @@ pub type OnProgress<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
 
 impl Engine {
     /// Starts `program` (this executable, or in tests the built one) as a worker and loads a model into it.
-    ///
-    /// When the worker crashes while it computes with weights that were repacked for this processor, it is started once
-    /// more without repacking, and a warning in [`Engine::info`] says so.
     pub fn start(
         program: &Path,
         request: &LoadRequest,
         on_progress: OnProgress<'_>,
     ) -> Result<Self, EngineError> {
-        let mut request = request.clone();
-        request.path = std::path::absolute(&request.path).unwrap_or(request.path);
-        let shared = Arc::new(Shared::default());
-        match Self::launch(program, &request, &shared, on_progress) {
-            Err(EngineError::WorkerDied { death, .. })
-                if request.model.repack && death.is_bad_instruction() =>
-            {
-                request.model.repack = false;
-                let mut engine = Self::launch(program, &request, &shared, on_progress)?;
-                engine.info.warnings.insert(0, without_repacking(death));
-                Ok(engine)
-            }
-            result => result,
-        }
+        let path = std::path::absolute(&request.path).unwrap_or_else(|_| request.path.clone());
+        let request = LoadRequest { path, ..request.clone() };
+        Self::launch(program, &request, &Arc::new(Shared::default()), on_progress)
     }
 
     fn launch(
@@ -82,7 +68,7 @@ impl Engine {
                     return Err(EngineError::Cancelled);
                 }
                 Event::Progress(_) => {}
-                event => return Err(engine.unexpected(&event)),
+                event => return Err(unexpected(&event)),
             }
         };
         Ok(engine)
@@ -129,13 +115,12 @@ impl Engine {
         loop {
             match self.next(number)? {
                 Event::Done(done) => return Ok(done),
-                event if listening => {
-                    if on_event(event).is_break() {
+                event => {
+                    if listening && on_event(event).is_break() {
                         listening = false;
                         self.shared.cancel();
                     }
                 }
-                _ => {}
             }
         }
     }
@@ -150,7 +135,7 @@ impl Engine {
         let text = text.to_owned();
         match self.ask(Request::Tokenize { text, add_special, parse_special })? {
             Event::Tokens(tokens) => Ok(tokens),
-            event => Err(self.unexpected(&event)),
+            event => Err(unexpected(&event)),
         }
     }
 
@@ -158,7 +143,7 @@ impl Engine {
     pub fn detokenize(&mut self, tokens: &[i32], special: bool) -> Result<Vec<u8>, EngineError> {
         match self.ask(Request::Detokenize { tokens: tokens.to_vec(), special })? {
             Event::Bytes(bytes) => Ok(bytes),
-            event => Err(self.unexpected(&event)),
+            event => Err(unexpected(&event)),
         }
     }
 
@@ -166,7 +151,7 @@ impl Engine {
     pub fn score(&mut self, tokens: &[i32], from: usize) -> Result<Vec<f64>, EngineError> {
         match self.ask(Request::Score { tokens: tokens.to_vec(), from })? {
             Event::Scores(scores) => Ok(scores),
-            event => Err(self.unexpected(&event)),
+            event => Err(unexpected(&event)),
         }
     }
 
@@ -181,7 +166,7 @@ impl Engine {
             Event::Logits { vocabulary_tokens, values } => {
                 Ok(values.chunks(vocabulary_tokens.max(1)).map(<[f32]>::to_vec).collect())
             }
-            event => Err(self.unexpected(&event)),
+            event => Err(unexpected(&event)),
         }
     }
 
@@ -189,7 +174,7 @@ impl Engine {
     pub fn memory(&mut self) -> Result<MemoryUse, EngineError> {
         match self.ask(Request::Memory)? {
             Event::Memory(memory) => Ok(memory),
-            event => Err(self.unexpected(&event)),
+            event => Err(unexpected(&event)),
         }
     }
 
@@ -268,12 +253,12 @@ impl Engine {
         let death = *self.death.get_or_insert_with(|| self.child.reap());
         EngineError::WorkerDied { death, words: self.child.last_words() }
     }
+}
 
-    fn unexpected(&self, event: &Event) -> EngineError {
-        let name = format!("{event:?}");
-        let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-        EngineError::Protocol(format!("an answer to another question: {name}"))
-    }
+fn unexpected(event: &Event) -> EngineError {
+    let name = format!("{event:?}");
+    let name = name.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    EngineError::Protocol(format!("an answer to another question: {name}"))
 }
 
 impl Drop for Engine {
@@ -302,12 +287,4 @@ impl CancelHandle {
     pub fn kill(&self) {
         self.shared.kill();
     }
-}
-
-fn without_repacking(death: Death) -> String {
-    format!(
-        "llama.cpp crashed ({death}) computing with weights that it had repacked for this processor; running without \
-         repacking, which is slower (GCC before 11.5, 12.4 and 13.3 miscompiles its code for AMX: build with \
-         CXXFLAGS='-fno-dse -fno-tree-dse')"
-    )
 }

@@ -22,62 +22,59 @@ impl Session {
         let prompt = self.prompt_tokens(&request.prompt)?;
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
         let mut sampler = Sampler::new(&request.sampling, seed, self.context.context_tokens())?;
-        let mut done = account(prompt.len(), seed);
+        let vocabulary = self.context.vocabulary().clone();
+        let mut reply = Reply::new(request, &vocabulary, filter, account(prompt.len(), seed));
+        reply.started = started;
         let read = self.read(&prompt, &mut |share| {
             // A closed pipe shows at the next event too; the reader's flag is what stops a prompt.
             let _ = emit(Event::Progress(share));
         });
-        done.prompt_ms = ms_since(started);
+        reply.done.prompt_ms = ms_since(reply.started);
         match read {
-            Ok(cached) => done.cached_tokens = cached as u32,
-            Err(LlamaError::Aborted) => return Ok(done),
+            Ok(cached) => reply.done.cached_tokens = cached as u32,
+            Err(LlamaError::Aborted) => return Ok(reply.done),
             Err(error) => return Err(error.into()),
         }
         sampler.accept(&prompt);
         let prompt_done = Event::PromptDone {
-            tokens: done.prompt_tokens,
-            cached_tokens: done.cached_tokens,
-            ms: done.prompt_ms,
+            tokens: reply.done.prompt_tokens,
+            cached_tokens: reply.done.cached_tokens,
+            ms: reply.done.prompt_ms,
         };
-        if emit(prompt_done).is_break() {
-            return Ok(done);
+        if emit(prompt_done).is_continue() {
+            self.continue_text(&mut sampler, &mut reply, emit)?;
         }
-        let vocabulary = self.context.vocabulary().clone();
-        let mut writer = Writer::new(request, &vocabulary, filter);
-        self.continue_text(request, &mut sampler, &mut writer, (&mut done, started), emit)?;
-        Ok(done)
+        Ok(reply.done)
     }
 
     fn continue_text(
         &mut self,
-        request: &Generation,
         sampler: &mut Sampler,
-        writer: &mut Writer<'_>,
-        (done, started): (&mut Done, Instant),
+        reply: &mut Reply<'_>,
         emit: Emit<'_>,
     ) -> Result<(), Failure> {
-        if request.tokens_max == Some(0) {
-            done.reason = Reason::Length;
+        if reply.request.tokens_max == Some(0) {
+            reply.done.reason = Reason::Length;
             return Ok(());
         }
-        let mut first_token = started;
-        done.reason = loop {
+        let mut first_token = reply.started;
+        reply.done.reason = loop {
             let token = sampler.sample(&mut self.context)?;
-            if done.first_token_ms.is_none() {
-                done.first_token_ms = Some(ms_since(started));
+            if reply.done.first_token_ms.is_none() {
+                reply.done.first_token_ms = Some(ms_since(reply.started));
                 first_token = Instant::now();
             }
-            if !request.ignore_end && self.context.vocabulary().is_end_of_generation(token) {
+            if !reply.request.ignore_end && reply.vocabulary.is_end_of_generation(token) {
                 break Reason::EndOfText;
             }
-            done.generated_tokens += 1;
+            reply.done.generated_tokens += 1;
             // The event leaves before the next computation, so that the reader works while it runs.
-            let (text, stopped) = writer.write(token)?;
+            let (text, stopped) = reply.write(token)?;
             let wanted = emit(Event::Token { id: Some(token), text }).is_continue();
             if stopped {
                 break Reason::Stop;
             }
-            if request.tokens_max == Some(done.generated_tokens) {
+            if reply.request.tokens_max == Some(reply.done.generated_tokens) {
                 break Reason::Length;
             }
             if !wanted || self.is_cancelled() {
@@ -87,14 +84,14 @@ impl Session {
                 break Reason::ContextFull;
             }
             match self.advance(&[token], 0) {
-                Ok(()) => done.decoded_tokens += 1,
+                Ok(()) => reply.done.decoded_tokens += 1,
                 Err(LlamaError::Aborted) => break Reason::Cancelled,
                 Err(error) => return Err(error.into()),
             }
         };
-        done.decode_ms = ms_since(first_token);
-        if done.reason != Reason::Stop {
-            let text = writer.finish();
+        reply.done.decode_ms = ms_since(first_token);
+        if reply.done.reason != Reason::Stop {
+            let text = reply.finish();
             if !text.is_empty() {
                 let _ = emit(Event::Token { id: None, text });
             }
@@ -135,21 +132,30 @@ impl Session {
     }
 }
 
-/// Turns tokens into text that may be shown.
-struct Writer<'a> {
+/// A reply in the making: its text so far, and its account.
+struct Reply<'a> {
+    request: &'a Generation,
     vocabulary: &'a Vocabulary,
-    special: bool,
+    started: Instant,
+    done: Done,
     stream: TextStream,
     filter: StopFilter,
     bytes: Vec<u8>,
     text: String,
 }
 
-impl<'a> Writer<'a> {
-    fn new(request: &Generation, vocabulary: &'a Vocabulary, filter: StopFilter) -> Self {
+impl<'a> Reply<'a> {
+    fn new(
+        request: &'a Generation,
+        vocabulary: &'a Vocabulary,
+        filter: StopFilter,
+        done: Done,
+    ) -> Self {
         Self {
+            request,
             vocabulary,
-            special: request.special,
+            started: Instant::now(),
+            done,
             stream: TextStream::default(),
             filter,
             bytes: Vec::new(),
@@ -160,7 +166,7 @@ impl<'a> Writer<'a> {
     /// The text that a token makes certain, and whether a stop string came.
     fn write(&mut self, token: Token) -> Result<(String, bool), Failure> {
         self.bytes.clear();
-        self.vocabulary.append_piece(token, self.special, &mut self.bytes)?;
+        self.vocabulary.append_piece(token, self.request.special, &mut self.bytes)?;
         self.text.clear();
         self.stream.push(&self.bytes, &mut self.text);
         let mut shown = String::new();

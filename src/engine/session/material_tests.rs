@@ -62,15 +62,12 @@ fn oracle() -> Vec<(String, f64, bool)> {
         .collect()
 }
 
-/// Whether the file's weights are exact enough for the oracle's figures on any machine.
-fn is_exact(file: &str) -> bool {
-    file.contains("-F32") || file.contains("-F16") || file.ends_with("260K.gguf")
-}
-
-/// Repacked weights may run on matrix tiles, where a build by an affected compiler crashes the process; the worker
-/// survives that, a test in this process does not.
-fn may_repack(file: &str) -> bool {
-    is_exact(file) || !crate::hardware::has_matrix_tiles()
+/// How far the perplexity of a file may be from the oracle's, which was measured on another processor.
+fn tolerance(file: &str) -> f64 {
+    let is_full = file.contains("-F32") || file.ends_with("260K.gguf");
+    // Processors with AVX512-FP16 sum products of F16 in F16.
+    let is_half = file.contains("-F16") && !cfg!(target_feature = "avx512fp16");
+    if is_full || is_half { 0.01 } else { 1.0 }
 }
 
 /// As llama-perplexity computes it: chunks of 256, the beginning token in front, the second half scored.
@@ -95,12 +92,12 @@ fn greedy_text_is_llama_cpps() {
     let Some(golden) = material("oracle/greedy60.txt") else { return };
     let golden = fs::read_to_string(golden).unwrap();
     for (file, _, is_golden) in oracle() {
-        let mut session = session(&file, may_repack(&file)).unwrap();
+        let mut session = session(&file, true).unwrap();
         let request = Generation::greedy(text_prompt("Once upon a time"), 60);
         let (text, done) = generate(&mut session, &request);
         assert_eq!((done.generated_tokens, done.reason), (60, Reason::Length), "{file}");
         let whole = format!(" Once upon a time{text}");
-        if is_exact(&file) {
+        if ["-F32", "-F16", "260K.gguf"].iter().any(|part| file.contains(part)) {
             assert_eq!(whole.trim_end(), golden.trim_end(), "{file}");
         } else if (whole.trim_end() == golden.trim_end()) != is_golden {
             eprintln!("{file}: not the text of the oracle's machine: {whole}");
@@ -112,14 +109,10 @@ fn greedy_text_is_llama_cpps() {
 fn perplexities_are_llama_cpps() {
     for (file, expected, _) in oracle() {
         for repack in [true, false] {
-            if repack && !may_repack(&file) {
-                continue;
-            }
             let found = perplexity(&mut session(&file, repack).unwrap());
             let difference = found - expected;
             eprintln!("{file} repack {repack}: {found:.4}, oracle {expected:.4}, {difference:+.4}");
-            let bound = if is_exact(&file) { 0.01 } else { 0.02 * expected };
-            assert!(difference.abs() < bound, "{file}: {found} instead of {expected}");
+            assert!(difference.abs() < tolerance(&file), "{file}: {found} instead of {expected}");
         }
     }
 }

@@ -31,14 +31,6 @@ impl Session {
         &self.context
     }
 
-    /// Computes two tokens and forgets them: weights are touched once, and a broken kernel shows.
-    pub fn warm_up(&mut self) -> Result<(), Failure> {
-        let token = self.context.vocabulary().begin().unwrap_or(0);
-        let result = self.advance(&[token; 2], 1);
-        self.forget();
-        Ok(result?)
-    }
-
     /// The tokens of a text.
     pub fn tokenize(&self, text: &str, options: TokenizeOptions) -> Result<Vec<Token>, Failure> {
         Ok(self.context.vocabulary().tokenize(text, options)?)
@@ -133,6 +125,7 @@ impl From<LlamaError> for Failure {
             | LlamaError::NoTokenizer
             | LlamaError::TextTooLong(_) => Self::Request(error.to_string()),
             LlamaError::ContextFull { .. }
+            | LlamaError::Batch { .. }
             | LlamaError::Decode { .. }
             | LlamaError::NoLogits(_)
             | LlamaError::Sampler => Self::Compute(error.to_string()),

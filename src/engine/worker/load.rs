@@ -15,7 +15,6 @@ use crate::engine::llama::{
 };
 use crate::engine::options::LoadRequest;
 use crate::engine::session::{Session, ms_since};
-use crate::hardware;
 
 /// Lines of placement and warnings that are handed on.
 const LINES_MAX: usize = 64;
@@ -107,13 +106,7 @@ fn open_session(
     let context_tokens = request.context.context_for(model.context_trained_tokens())?;
     let abort = control.abort_flag();
     let context = Context::new(model, &request.context, context_tokens, Arc::clone(&abort), None)?;
-    let mut session = Session::new(context, abort);
-    // A build by an affected compiler crashes at the first product on matrix tiles: here it costs a second start
-    // without repacking, later it would cost a reply.
-    if request.model.repack && model.generates() && hardware::has_matrix_tiles() {
-        session.warm_up()?;
-    }
-    Ok(session)
+    Ok(Session::new(context, abort))
 }
 
 fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
