@@ -2,11 +2,20 @@
 
 use std::ops::ControlFlow;
 
-use nfl::engine::options::{ContextOptions, LoadRequest, ModelOptions};
+use nfl::engine::options::{ContextOptions, FlashAttention, LoadRequest, ModelOptions};
 use nfl::engine::process::Engine;
 use nfl::eval::perplexity;
 
 use crate::fixture;
+
+/// What separates a perplexity from the oracle's where weights and activations are floats.
+const FLOAT_DIFFERENCE: f64 = 0.01;
+
+/// The same where activations are rounded to 8 bits before each product. ggml's version in our bindings computes attention
+/// over heads of 8 in another order than the oracle's (`llamafile/sgemm.cpp` took partial rows over), which moves F32
+/// figures by 0.001; rounding then flips here and there. llama.cpp of the oracle's own version, on a processor with
+/// AVX-512, is 0.17 from the oracle for Q4_0. The oracle's own standard error is 5.
+const QUANTISED_DIFFERENCE: f64 = 0.2;
 
 #[test]
 fn perplexities_equal_the_oracles() {
@@ -19,10 +28,11 @@ fn perplexities_equal_the_oracles() {
         let expected: f64 = cells[3].split_whitespace().next().unwrap().parse().unwrap();
         let request = LoadRequest {
             path: fixture::material(cells[0]).unwrap(),
-            model: ModelOptions::default(),
+            model: ModelOptions { repack: false, ..ModelOptions::default() },
             context: ContextOptions {
                 context_tokens: Some(256),
-                ..ContextOptions::with_threads(2)
+                flash_attention: FlashAttention::Off,
+                ..ContextOptions::with_threads(1)
             },
         };
         let mut engine =
@@ -30,9 +40,14 @@ fn perplexities_equal_the_oracles() {
                 .unwrap();
         let measured = perplexity::measure(&mut engine, &text, 256).unwrap();
         eprintln!("{}: {:.4} ± {:.4}, oracle {expected}", cells[0], measured.value, measured.error);
-        if (measured.value - expected).abs() > 0.01 {
+        let allowed = if is_float(cells[0]) { FLOAT_DIFFERENCE } else { QUANTISED_DIFFERENCE };
+        if (measured.value - expected).abs() > allowed {
             problems.push(format!("{}: {:.4}, oracle {expected}", cells[0], measured.value));
         }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
+}
+
+fn is_float(file: &str) -> bool {
+    ["F32.gguf", "F16.gguf", "260K.gguf"].iter().any(|end| file.ends_with(end))
 }

@@ -69,8 +69,9 @@ fn the_engine_takes_the_same_experts_and_reaches_the_same_logits() {
     let file = fixture::convert(&checkpoint, "f32", folder.path()).remove(0);
     let tokens: Vec<usize> = (0..TOKENS).map(|i| (i * i * 31 + i * 7 + 1) % 400).collect();
     let verdict = Mixtral::open(&checkpoint).judge(&tokens);
-    // Rounding to f32 moves probabilities by about 1e-6: with this margin the choice is the router's, not the rounding's.
-    assert!(verdict.margin_min > 1e-5, "the router is not sharp: margin {}", verdict.margin_min);
+    // Rounding to f32 moves the router's logits by about 1e-5: with this margin the choice is not the rounding's.
+    let margin = verdict.margin_min;
+    assert!(margin > 1e-3, "the router is not sharp: margin {margin}");
 
     let choices: Arc<Mutex<Choices>> = Arc::default();
     let observer = Box::new(ChoiceObserver { choices: Arc::clone(&choices) });

@@ -141,7 +141,7 @@ fn modules_use_only_lower_ranks() {
 fn heavy_dependencies_have_one_owner() {
     let mut problems = Vec::new();
     for (name, text) in files() {
-        if name.contains("tests/") || name.starts_with("benches/") {
+        if name.contains("tests") || name.starts_with("benches/") {
             continue;
         }
         for (line, code) in code_lines(production(&text)) {
@@ -183,18 +183,29 @@ fn licences_of_all_dependencies_are_compatible() {
     let list = deny.split("allow = [").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
     let allowed: BTreeSet<&str> =
         list.split(',').map(|entry| entry.trim().trim_matches('"')).collect();
+    let version = Command::new("rustc").arg("-vV").output().unwrap();
+    let version = String::from_utf8(version.stdout).unwrap();
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap();
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .args(["--filter-platform", host])
         .current_dir(root())
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let is_exception = |package: &serde_json::Value| {
+        let name = package["name"].as_str().unwrap_or("");
+        deny.contains(&format!("{{ crate = \"{name}\", allow = [{}] }}", package["license"]))
+    };
     let packages = metadata["packages"].as_array().unwrap();
     assert!(packages.len() > 30);
     let problems: Vec<String> = packages
         .iter()
-        .filter(|package| !is_allowed(package["license"].as_str().unwrap_or(""), &allowed))
+        .filter(|package| {
+            let licence = package["license"].as_str().unwrap_or("");
+            !is_allowed(licence, &allowed) && !is_exception(package)
+        })
         .map(|package| {
             format!("{} {}: licence {}", package["name"], package["version"], package["license"])
         })

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::fixture;
 
-const GREEDY: [&str; 6] = ["run", "--raw", "--temperature", "0", "--tokens", "60"];
+const GREEDY: [&str; 8] =
+    ["run", "--raw", "--temperature", "0", "--tokens", "60", "--threads", "1"];
 
 /// What llama.cpp says after "Once upon a time" on the files whose greedy text is the golden one.
 fn golden_continuation() -> String {
@@ -110,7 +111,7 @@ fn wrong_usage_is_status_2_and_failures_are_status_1() {
     let file = fixture::text(&file);
     for (arguments, status, words) in [
         (vec!["run"], 2, "FILE"),
-        (vec!["run", file, "x", "--temperature", "-1"], 2, "--temperature"),
+        (vec!["run", file, "x", "--temperature", "-1"], 2, "temperature: -1"),
         (vec!["run", file, "x", "--top-p", "2"], 2, "top-p: 2"),
         (vec!["run", file, "x", "--tokens", "0"], 2, "tokens to generate"),
         (vec!["run", "/nowhere/x.gguf", "x"], 1, "/nowhere/x.gguf"),
@@ -132,15 +133,21 @@ fn a_prompt_beyond_the_context_is_refused_with_numbers() {
     let long = "Once upon a time there was a dog. ".repeat(200);
     let ran = fixture::nfl(&["run", fixture::text(&file), &long, "--raw"]);
     assert_eq!(ran.status, 1);
-    assert!(ran.stderr.contains("the context has room for 512"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the context has room for 128"), "{}", ran.stderr);
     assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
 }
 
-/// The children of a process, by /proc.
+/// The children of a process, of whichever thread of it, by /proc.
 #[cfg(target_os = "linux")]
 fn children_of(process: u32) -> Vec<u32> {
-    let list = std::fs::read_to_string(format!("/proc/{process}/task/{process}/children"));
-    list.unwrap_or_default().split_whitespace().map(|id| id.parse().unwrap()).collect()
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks
+        .flat_map(|task| {
+            let list = std::fs::read_to_string(task.unwrap().path().join("children"));
+            let ids = list.unwrap_or_default();
+            ids.split_whitespace().map(|id| id.parse().unwrap()).collect::<Vec<u32>>()
+        })
+        .collect()
 }
 
 fn signal(process: u32, name: &str) {
@@ -152,7 +159,17 @@ fn signal(process: u32, name: &str) {
 /// Starts a reply that takes a while and waits until its first words are there.
 #[cfg(target_os = "linux")]
 fn long_reply(file: &std::path::Path) -> (std::process::Child, String) {
-    let arguments = ["run", fixture::text(file), "Once upon a time", "--raw", "--context", "32768"];
+    let arguments = [
+        "run",
+        fixture::text(file),
+        "Once upon a time",
+        "--raw",
+        "--context",
+        "8192",
+        "--ignore-eos",
+        "--threads",
+        "1",
+    ];
     let mut child =
         fixture::command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut words = [0; 16];

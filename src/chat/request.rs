@@ -59,6 +59,7 @@ pub struct Request {
     pub(super) sampling: Sampling,
     pub(super) stop: Vec<String>,
     pub(super) tokens_max: Option<u32>,
+    pub(super) ignore_end: bool,
 }
 
 /// Why a request was refused.
@@ -115,7 +116,13 @@ impl Request {
         if tokens_max == Some(0) {
             return Err(RequestError::NoTokens);
         }
-        Ok(Self { input, sampling, stop, tokens_max })
+        Ok(Self { input, sampling, stop, tokens_max, ignore_end: false })
+    }
+
+    /// The same request, going on when the model wants to end (`yes`): for measurements.
+    #[must_use]
+    pub fn ignore_end(self, yes: bool) -> Self {
+        Self { ignore_end: yes, ..self }
     }
 }
 

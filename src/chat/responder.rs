@@ -116,7 +116,7 @@ impl Responder {
             sampling: request.sampling.clone(),
             stop: request.stop.clone(),
             tokens_max: request.tokens_max,
-            ignore_end: false,
+            ignore_end: request.ignore_end,
             special: false,
         };
         let done = self.engine.generate(&generation, &mut |event| match event {

@@ -45,6 +45,9 @@ pub(super) struct Arguments {
     /// End before any of these texts; may be given several times.
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
+    /// Go on when the model wants to end, up to --tokens or the end of the context: for measurements.
+    #[arg(long)]
+    ignore_eos: bool,
     /// Say load time, speeds and memory on stderr.
     #[arg(short, long)]
     verbose: bool,
@@ -59,7 +62,7 @@ pub(super) struct Arguments {
 #[command(next_help_heading = "Sampling")]
 struct SamplingArguments {
     /// 0 takes the likeliest token always [default: the model's, else 0.8].
-    #[arg(short, long, value_name = "T")]
+    #[arg(short, long, value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Choose among this many of the likeliest tokens; 0: all [default: the model's, else 40].
     #[arg(long, value_name = "K")]
@@ -247,7 +250,8 @@ impl Session<'_> {
         let sampling = self.arguments.sampling.over(responder.sampling());
         let request =
             Request::new(input, sampling, self.arguments.stop.clone(), self.arguments.tokens)
-                .map_err(|error| Failure { status: 2, ..Failure::from(error) })?;
+                .map_err(|error| Failure { status: 2, ..Failure::from(error) })?
+                .ignore_end(self.arguments.ignore_eos);
         let cancel = responder.cancel_handle();
         let guard = interrupt::on_request(move || cancel.cancel());
         let (done, reply) = self.print_reply(responder, &request)?;

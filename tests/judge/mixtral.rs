@@ -45,7 +45,7 @@ pub struct Verdict {
     pub logits: Vec<Vec<f64>>,
     /// The chosen experts of `[layer][position]`, most probable first.
     pub experts: Vec<Vec<Vec<usize>>>,
-    /// The smallest gap in probability between the last chosen and the first refused expert.
+    /// The smallest gap between the router's logits of the last chosen and the first refused expert.
     pub margin_min: f64,
 }
 
@@ -147,13 +147,14 @@ impl Mixtral {
     fn mixture(&self, layer: usize, state: &[f64]) -> (Vec<f64>, Vec<usize>, f64) {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
         let x = self.normalise(state, self.tensor(&name("post_attention_layernorm")));
-        let probabilities = softmax(&self.tensor(&name("block_sparse_moe.gate")).times(&x));
-        let mut order: Vec<usize> = (0..probabilities.len()).collect();
-        order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
+        let scores = self.tensor(&name("block_sparse_moe.gate")).times(&x);
+        let probabilities = softmax(&scores);
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
         let chosen = order[..self.experts_used].to_vec();
-        let margin = order.get(self.experts_used).map_or(f64::INFINITY, |&next| {
-            probabilities[chosen[self.experts_used - 1]] - probabilities[next]
-        });
+        let last_chosen = scores[chosen[self.experts_used - 1]];
+        let margin =
+            order.get(self.experts_used).map_or(f64::INFINITY, |&next| last_chosen - scores[next]);
         let total: f64 = chosen.iter().map(|&expert| probabilities[expert]).sum();
         let mut update = vec![0.0; state.len()];
         for &expert in &chosen {
