@@ -96,7 +96,8 @@ impl Order {
     }
 }
 
-/// What a conversion does at the moment. Answering `Break` stops it; nothing is left behind.
+/// What a conversion does at the moment. Answering `Break` stops it, and nothing is left behind but
+/// the files that were told as [`Step::Written`] before.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'a> {
     /// The plan stands; reading begins.

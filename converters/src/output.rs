@@ -9,7 +9,7 @@
 use crate::error::ConvertError;
 use crate::order::Order;
 use crate::receipt::{Receipt, ReceiptTensor};
-use nfl_models::gguf::{Gguf, Header, Metadata, TensorPlan, Writer};
+use nfl_models::gguf::{Gguf, Header, Metadata, TensorInfo, TensorPlan, Writer};
 use nfl_models::{Level, TensorType};
 use std::fs::{self, File};
 use std::io;
@@ -80,6 +80,11 @@ impl Output {
         self.level
     }
 
+    /// Values in the file.
+    pub(crate) fn elements(&self) -> u64 {
+        self.header.tensors.iter().map(TensorInfo::elements).sum()
+    }
+
     pub(crate) fn place(&self, tensor: usize) -> Place {
         self.places[tensor]
     }
@@ -113,11 +118,9 @@ impl Output {
             check(&written)?;
             ReceiptTensor::all(&written, order.checksums)
         };
-        let renamed =
-            if order.overwrite { file.persist(&path) } else { file.persist_noclobber(&path) };
-        renamed.map_err(|error| match error.error.kind() {
+        rename(file, &path, order.overwrite).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => ConvertError::Exists { path: path.clone() },
-            _ => fail(error.error),
+            _ => fail(source),
         })?;
         sync_directory(&path);
         Ok(Receipt { level, path, bytes, seconds: started.elapsed().as_secs_f64(), tensors })
@@ -136,6 +139,20 @@ fn compare(written: &Gguf, planned: &Header, bytes: u64) -> Result<(), String> {
         return Err("tensors differ".to_owned());
     }
     Ok(())
+}
+
+/// Gives a file its final name, replacing what has it only when `overwrite` says so.
+fn rename(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> {
+    if overwrite {
+        return Ok(file.persist(path).map(drop)?);
+    }
+    match file.persist_noclobber(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => Err(error.error),
+        // some file systems can neither rename without replacing nor link
+        Err(error) if path.symlink_metadata().is_err() => Ok(error.file.persist(path).map(drop)?),
+        Err(error) => Err(error.error),
+    }
 }
 
 /// A new file beside `path`, locked for as long as it is open, after sweeping away what killed

@@ -150,9 +150,12 @@ pub(crate) fn finish(
 ) -> Result<Vec<Receipt>, ConvertError> {
     let mut receipts = Vec::new();
     for output in outputs {
-        let level = output.level();
+        let (level, total) = (output.level(), output.elements());
+        // the last chance to stop: syncing and reading back may take a while
+        tell(on_step, Step::Progress { done: total, total })?;
         let receipt = output.finish(order, started, check)?;
-        tell(on_step, Step::Written { level, path: &receipt.path, bytes: receipt.bytes })?;
+        // a file that has its name stays, whatever the answer; the next one asks again
+        let _ = on_step(Step::Written { level, path: &receipt.path, bytes: receipt.bytes });
         receipts.push(receipt);
     }
     Ok(receipts)
