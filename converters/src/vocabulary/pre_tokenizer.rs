@@ -37,7 +37,10 @@ pub(super) fn recognise(
     normalizer: &Value,
     ignores_merges: bool,
 ) -> Option<&'static str> {
-    by_hash(hash).or_else(|| {
+    // Llama 3's tokenizer without its begin-of-sequence rule gives the same ids as Smaug's and so the same hash; only
+    // the latter merges whole words again.
+    let named = by_hash(hash).filter(|name| *name != "smaug-bpe" || !ignores_merges);
+    named.or_else(|| {
         // Other normalisations than the composition of characters would be lost: better to say so.
         let plain =
             normalizer.is_null() || normalizer.get("type").is_some_and(|kind| kind == "NFC");
@@ -166,6 +169,10 @@ mod tests {
         let name = |pre_tokenizer: &Value, ignores| recognise("?", pre_tokenizer, &none, ignores);
         assert_eq!(name(&sequence(&[LLAMA_3]), true), Some("llama-bpe"));
         assert_eq!(name(&sequence(&[LLAMA_3]), false), Some("smaug-bpe"));
+        let smaug = PRE_TOKENIZERS.iter().find(|entry| entry.1 == "smaug-bpe").unwrap().0;
+        let by_hash = |ignores| recognise(smaug, &sequence(&[LLAMA_3]), &none, ignores);
+        assert_eq!(by_hash(true), Some("llama-bpe"));
+        assert_eq!(by_hash(false), Some("smaug-bpe"));
         assert_eq!(name(&sequence(&[QWEN_2]), false), Some("qwen2"));
         assert_eq!(name(&sequence(&[TEKKEN]), true), Some("tekken"));
         assert_eq!(name(&sequence(&["x+"]), true), None);
