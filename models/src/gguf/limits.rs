@@ -4,8 +4,8 @@
 //! limit it is the same one; elsewhere it is a wide multiple of what real files hold, so that
 //! memory stays in proportion to honest input.
 
-/// Bytes of one string value. llama.cpp allows 1 GiB; the largest real ones are chat templates and
-/// token lists of some hundred kilobytes, so a sixteenth of that is generous.
+/// Bytes of one string value. llama.cpp allows 1 GiB; the largest that a file may honestly hold is a
+/// whole `tokenizer.json`, of which some have 33 MB.
 pub const STRING_BYTES_MAX: u64 = 64 << 20;
 
 /// Bytes of a metadata key, as the format's description says.
@@ -15,12 +15,12 @@ pub const KEY_BYTES_MAX: u64 = 65_535;
 pub const METADATA_ENTRIES_MAX: u64 = 1 << 16;
 
 /// Bytes of the whole metadata section, as stored. The largest real ones (vocabularies of 260 000
-/// tokens with their merges) are below 20 MB. With it, memory for metadata stays below about 1.5
-/// GiB for any file.
-pub const METADATA_BYTES_MAX: u64 = 256 << 20;
+/// tokens with their merges) are below 20 MB. It bounds time and memory too: the worst file, nothing
+/// but strings of one byte, takes less than a second and 1 GiB.
+pub const METADATA_BYTES_MAX: u64 = 128 << 20;
 
 /// Elements of one array value. The longest real ones are merges, about half a million.
-pub const ARRAY_ELEMENTS_MAX: u64 = 1 << 24;
+pub const ARRAY_ELEMENTS_MAX: u64 = 1 << 23;
 
 /// Tensors of one file, or of all shards together. The largest real mixtures stay below 30 000 even
 /// with one tensor for each expert.
