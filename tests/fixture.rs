@@ -6,35 +6,35 @@ use std::time::{Duration, Instant};
 
 /// What a run of `nfl` left behind.
 #[derive(Debug)]
-pub struct Ran {
-    pub status: i32,
-    pub stdout: String,
-    pub stderr: String,
-    pub took: Duration,
+pub(crate) struct Ran {
+    pub(crate) status: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) took: Duration,
 }
 
 impl Ran {
     /// The run's stdout, or a panic that shows everything.
-    pub fn expect_success(self) -> String {
+    pub(crate) fn expect_success(self) -> String {
         assert_eq!(self.status, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self.stdout
     }
 }
 
 /// The binary under test.
-pub fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_nfl"))
 }
 
 /// A command line of `nfl` with a quiet standard input and no colour.
-pub fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
     command
 }
 
 /// Runs `nfl` to its end.
-pub fn nfl(arguments: &[&str]) -> Ran {
+pub(crate) fn nfl(arguments: &[&str]) -> Ran {
     let start = Instant::now();
     let output = command(arguments).output().unwrap();
     Ran {
@@ -46,7 +46,7 @@ pub fn nfl(arguments: &[&str]) -> Ran {
 }
 
 /// A file or folder of the real material, or None, said on stderr, where the material is not beside the project.
-pub fn material(path: &str) -> Option<PathBuf> {
+pub(crate) fn material(path: &str) -> Option<PathBuf> {
     let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/material").join(path);
     if !found.exists() {
         eprintln!("skipped: no material at {path}");
@@ -56,7 +56,7 @@ pub fn material(path: &str) -> Option<PathBuf> {
 }
 
 /// Converts a checkpoint into `target` and returns the files, one a level, in the order asked.
-pub fn convert(checkpoint: &Path, levels: &str, target: &Path) -> Vec<PathBuf> {
+pub(crate) fn convert(checkpoint: &Path, levels: &str, target: &Path) -> Vec<PathBuf> {
     let name = checkpoint.file_name().unwrap().to_str().unwrap();
     nfl(&["convert", text(checkpoint), "--level", levels, "--output", text(target), "--quiet"])
         .expect_success();
@@ -67,12 +67,12 @@ pub fn convert(checkpoint: &Path, levels: &str, target: &Path) -> Vec<PathBuf> {
 }
 
 /// A path as text.
-pub fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// Names in a folder, hidden ones included; none when it does not exist.
-pub fn files_of(folder: &Path) -> Vec<String> {
+pub(crate) fn files_of(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
     let mut names: Vec<String> =
         entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();

@@ -2,6 +2,9 @@
 //!
 //! One executable, because each links llama.cpp.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic, and so may its helpers")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 mod convert;
 mod fixture;
 mod judge;

@@ -18,17 +18,17 @@ struct ChoiceObserver {
     choices: Arc<Mutex<Choices>>,
 }
 
-fn layer_of(tensor: &TensorView<'_>) -> Option<usize> {
+fn layer_of(tensor: TensorView<'_>) -> Option<usize> {
     tensor.name().strip_prefix("ffn_moe_topk-")?.parse().ok()
 }
 
 impl Observer for ChoiceObserver {
     fn wants(&mut self, tensor: &TensorView<'_>) -> bool {
-        layer_of(tensor).is_some()
+        layer_of(*tensor).is_some()
     }
 
     fn observe(&mut self, tensor: &TensorView<'_>) -> bool {
-        let layer = layer_of(tensor).unwrap();
+        let layer = layer_of(*tensor).unwrap();
         let used = tensor.dimensions()[0] as usize;
         let experts = tensor.integers().unwrap();
         let rows = experts

@@ -124,6 +124,7 @@ fn wrong_usage_is_status_2_and_failures_are_status_1() {
         assert_eq!(ran.status, status, "{arguments:?}: {}", ran.stderr);
         assert!(ran.stderr.contains(words), "{arguments:?}: {}", ran.stderr);
         assert!(ran.stdout.is_empty(), "{arguments:?} printed {}", ran.stdout);
+        assert!(ran.took < Duration::from_secs(5), "{arguments:?} took {:?}", ran.took);
     }
 }
 

@@ -14,18 +14,14 @@ use crate::term::{Printer, interrupt, neutral, units};
 
 /// The levels with their advice, for `--help`.
 pub(super) fn levels_help() -> String {
-    let mut text = "Levels, by size:\n".to_owned();
     let mut levels = Level::ALL.to_vec();
     levels.sort_by(|a, b| b.bits_per_weight().total_cmp(&a.bits_per_weight()));
-    for level in levels {
+    let line = |level: &Level| {
         let bits = level.bits_per_weight();
-        text.push_str(&format!(
-            "  {:<7} {bits:>5.2} bits a weight  {}\n",
-            level.name(),
-            level.advice()
-        ));
-    }
-    text
+        format!("  {:<7} {bits:>5.2} bits a weight  {}", level.name(), level.advice())
+    };
+    let lines: Vec<String> = levels.iter().map(line).collect();
+    format!("Levels, by size:\n{}", lines.join("\n"))
 }
 
 /// Turns steps into talk.

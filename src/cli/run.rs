@@ -92,6 +92,7 @@ struct SamplingArguments {
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory and speed")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 struct PlacementArguments {
     /// Context in tokens [default: what the model was trained on, at most 4096].
     #[arg(short, long, value_name = "N")]

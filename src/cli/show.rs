@@ -24,6 +24,7 @@ const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
 /// Show what is in a GGUF file: architecture, shape, levels by tensor, sizes, vocabulary, template.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Arguments {
     /// A GGUF file; of a split model, any of its files.
     file: PathBuf,
@@ -238,13 +239,20 @@ fn tensors_section(gguf: &Gguf) -> String {
 /// What would keep the model from running, or make it run badly.
 fn findings_section(gguf: &Gguf) -> String {
     match preflight(gguf) {
-        Ok(warnings) => warnings.iter().map(|warning| format!("warning: {warning}\n")).collect(),
+        Ok(warnings) => {
+            let lines = warnings.iter().map(|warning| format!("warning: {warning}"));
+            lines.collect::<Vec<_>>().join("\n")
+        }
         Err(refusal) => format!("cannot run: {refusal}\n"),
     }
 }
 
 fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("  {line}\n")).collect()
+    let mut indented = String::new();
+    for line in text.lines() {
+        indented.extend(["  ", line, "\n"]);
+    }
+    indented
 }
 
 /// A value on one line.

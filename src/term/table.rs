@@ -13,19 +13,16 @@ pub fn render(rows: &[Vec<String>], right: &[usize]) -> String {
     let widths: Vec<usize> = (0..columns).map(width_of).collect();
     let mut text = String::new();
     for row in rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
+        let pad = |(column, cell): (usize, &String)| {
             let width = widths[column];
-            if column > 0 {
-                line.push_str("  ");
-            }
             if right.contains(&column) {
-                line.push_str(&format!("{cell:>width$}"));
+                format!("{cell:>width$}")
             } else {
-                line.push_str(&format!("{cell:<width$}"));
+                format!("{cell:<width$}")
             }
-        }
-        text.push_str(line.trim_end());
+        };
+        let cells: Vec<String> = row.iter().enumerate().map(pad).collect();
+        text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
     text

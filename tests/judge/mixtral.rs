@@ -28,7 +28,7 @@ impl Matrix {
 }
 
 /// The model: hyper-parameters and every tensor as f64.
-pub struct Mixtral {
+pub(crate) struct Mixtral {
     layers: usize,
     heads: usize,
     heads_kv: usize,
@@ -40,18 +40,18 @@ pub struct Mixtral {
 }
 
 /// What the model says of a text.
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Logits of every position: `tokens` × `vocabulary`.
-    pub logits: Vec<Vec<f64>>,
+    pub(crate) logits: Vec<Vec<f64>>,
     /// The chosen experts of `[layer][position]`, most probable first.
-    pub experts: Vec<Vec<Vec<usize>>>,
+    pub(crate) experts: Vec<Vec<Vec<usize>>>,
     /// The smallest gap between the router's logits of the last chosen and the first refused expert.
-    pub margin_min: f64,
+    pub(crate) margin_min: f64,
 }
 
 impl Mixtral {
     /// Reads `config.json` and `model.safetensors` of a checkpoint directory with F32 weights.
-    pub fn open(directory: &Path) -> Self {
+    pub(crate) fn open(directory: &Path) -> Self {
         let config: serde_json::Value =
             serde_json::from_slice(&std::fs::read(directory.join("config.json")).unwrap()).unwrap();
         let number = |key: &str| {
@@ -78,7 +78,7 @@ impl Mixtral {
     }
 
     /// Runs the whole text at once, position by position, layer by layer.
-    pub fn judge(&self, tokens: &[usize]) -> Verdict {
+    pub(crate) fn judge(&self, tokens: &[usize]) -> Verdict {
         let embedding = self.tensor("model.embed_tokens.weight");
         let mut states: Vec<Vec<f64>> =
             tokens.iter().map(|&token| embedding.row(token).to_vec()).collect();

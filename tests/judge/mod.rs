@@ -1,3 +1,3 @@
 //! Independent judges: second implementations that share no code with what they judge.
 
-pub mod mixtral;
+pub(crate) mod mixtral;
