@@ -4,6 +4,9 @@
 usage: quantize.py LLAMA_CPP CHECKPOINT... > quantize.tsv
 
 LLAMA_CPP is a llama.cpp source tree with build/bin/llama-quantize; the Python that runs this has torch, transformers and gguf.
+The checkpoints are those of the shared material (derived/stories260K-hf-*) and two made here:
+  nfl synthesize tests/golden/seeded-dense.json --output seeded-dense --seed 7 --dtype f16
+  nfl synthesize tests/golden/seeded-moe.json --output seeded-moe --seed 7 --dtype f16
 Each checkpoint is converted with convert_hf_to_gguf.py --outtype f32, and that file is quantised to every level.
 Columns: checkpoint, level, `ok` or `refused`, sha256 over the tensors in order of their names, each as
 "<name> <type> <dimensions joined by x>\\n" followed by its bytes.
