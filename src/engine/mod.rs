@@ -1,8 +1,8 @@
 //! The engine: llama.cpp behind a worker process.
 //!
-//! llama.cpp aborts its process on some inputs, so it runs in a child: [`process::Engine`] starts it and speaks the
-//! protocol of [`frames`] with it over two pipes. [`llama`] is the wrapper that the child uses; programs and tests that
-//! accept the risk may use it in their own process.
+//! llama.cpp aborts its process on some inputs, so it runs in a child: [`process::Engine`] starts
+//! it and speaks the protocol of [`frames`] with it over two pipes. [`llama`] is the wrapper that
+//! the child uses; programs and tests that accept the risk may use it in their own process.
 
 pub mod blocks;
 pub mod frames;

@@ -1,17 +1,21 @@
-//! What a caller may ask of a model, a context and a sampler; the values travel to the worker as they are.
+//! What a caller may ask of a model, a context and a sampler; the values travel to the worker as
+//! they are.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The largest context that may be asked for, in tokens: llama.cpp hangs for minutes on much larger numbers.
+/// The largest context that may be asked for, in tokens: llama.cpp hangs for minutes on much larger
+/// numbers.
 pub const CONTEXT_TOKENS_MAX: u32 = 1 << 24;
 
-/// The context of a model when nobody asks for another, in tokens (less when the model was trained on less).
+/// The context of a model when nobody asks for another, in tokens (less when the model was trained
+/// on less).
 pub const CONTEXT_TOKENS_DEFAULT: u32 = 4096;
 
-/// How many times the trained context may be asked for; beyond it the number is a slip of the keyboard.
+/// How many times the trained context may be asked for; beyond it the number is a slip of the
+/// keyboard.
 pub const CONTEXT_STRETCH_MAX: u32 = 64;
 
 /// Stop strings of one request.
@@ -46,7 +50,8 @@ pub struct ModelOptions {
     pub cpu_experts: bool,
     /// Keep tensors on the CPU whose names match one of these regular expressions.
     pub cpu_tensors: Vec<String>,
-    /// Let ggml repack weights into buffers laid out for this CPU: faster, but that copy is not mapped.
+    /// Let ggml repack weights into buffers laid out for this CPU: faster, but that copy is not
+    /// mapped.
     pub repack: bool,
     /// Load the vocabulary and nothing else.
     pub vocabulary_only: bool,
@@ -139,8 +144,8 @@ impl ContextOptions {
         }
     }
 
-    /// The context for a model that was trained on `trained_tokens`: what was asked, else the smaller of the trained
-    /// context and [`CONTEXT_TOKENS_DEFAULT`].
+    /// The context for a model that was trained on `trained_tokens`: what was asked, else the
+    /// smaller of the trained context and [`CONTEXT_TOKENS_DEFAULT`].
     pub fn context_for(&self, trained_tokens: u32) -> Result<u32, OptionError> {
         let Some(asked) = self.context_tokens else {
             return Ok(match trained_tokens {

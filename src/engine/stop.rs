@@ -27,8 +27,8 @@ impl StopFilter {
         Ok(Self { stops, held: String::new() })
     }
 
-    /// Adds text and appends to `target` what cannot be part of a stop string any more. Returns whether one was found:
-    /// then nothing from its beginning on comes out.
+    /// Adds text and appends to `target` what cannot be part of a stop string any more. Returns
+    /// whether one was found: then nothing from its beginning on comes out.
     pub fn push(&mut self, text: &str, target: &mut String) -> bool {
         if self.stops.is_empty() {
             target.push_str(text);

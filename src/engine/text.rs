@@ -1,7 +1,7 @@
 //! Text from tokens: characters come out whole, although tokens may end in the middle of one.
 
-/// Bytes of one token after the other in, text out. What has come out, together with [`TextStream::finish`], equals
-/// `String::from_utf8_lossy` of all bytes, wherever they were cut.
+/// Bytes of one token after the other in, text out. What has come out, together with
+/// [`TextStream::finish`], equals `String::from_utf8_lossy` of all bytes, wherever they were cut.
 #[derive(Debug, Default)]
 pub struct TextStream {
     /// The beginning of a character whose end has not come yet: three bytes at the most.

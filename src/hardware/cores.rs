@@ -1,6 +1,7 @@
 //! The number of threads that computing should take: physical cores that this process may use.
 //!
-//! Two threads of one core share its arithmetic units, so more threads than cores slow a matrix product down.
+//! Two threads of one core share its arithmetic units, so more threads than cores slow a matrix
+//! product down.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,8 +12,8 @@ use std::thread;
 /// Processors that are looked at.
 const PROCESSORS_MAX: usize = 4096;
 
-/// Physical cores within the limits of the process (affinity and control group); all processors where the system does
-/// not tell them apart.
+/// Physical cores within the limits of the process (affinity and control group); all processors
+/// where the system does not tell them apart.
 pub fn default_threads() -> u32 {
     // Affinity and the quota of the control group are in this number already.
     let allowed = thread::available_parallelism().map_or(1, NonZero::get);
@@ -40,7 +41,8 @@ fn processor_list(text: &str) -> BTreeSet<usize> {
     processors
 }
 
-/// Distinct sets of sibling threads among the allowed processors; None when the system has no such table.
+/// Distinct sets of sibling threads among the allowed processors; None when the system has no such
+/// table.
 fn physical_cores(root: &Path, allowed: Option<&BTreeSet<usize>>) -> Option<usize> {
     let cores: BTreeSet<String> = allowed?
         .iter()

@@ -13,8 +13,8 @@ use super::vocabulary::Vocabulary;
 use super::{LlamaError, Model, Token, logs};
 use crate::engine::options::{CacheType, ContextOptions, FlashAttention};
 
-/// Bytes of logits of one call. It bounds how many positions of a batch may ask for theirs: a full batch of a large
-/// vocabulary would reserve more than a gigabyte that generation never needs.
+/// Bytes of logits of one call. It bounds how many positions of a batch may ask for theirs: a full
+/// batch of a large vocabulary would reserve more than a gigabyte that generation never needs.
 const LOGITS_BYTES_MAX: usize = 64 << 20;
 
 /// The only sequence of a context.
@@ -40,8 +40,8 @@ pub struct Context {
     marks: Vec<i8>,
 }
 
-// SAFETY: a context is used by one thread at a time (every method that touches it takes `&mut self`), and llama.cpp ties
-// nothing to the thread that created it.
+// SAFETY: a context is used by one thread at a time (every method that touches it takes `&mut
+// self`), and llama.cpp ties nothing to the thread that created it.
 unsafe impl Send for Context {}
 
 impl fmt::Debug for Context {
@@ -55,8 +55,8 @@ impl fmt::Debug for Context {
 }
 
 impl Context {
-    /// Creates a context of `context_tokens` tokens (llama.cpp reserves up to 255 more, which stay unused). Raising `abort`
-    /// stops a running computation on it.
+    /// Creates a context of `context_tokens` tokens (llama.cpp reserves up to 255 more, which stay
+    /// unused). Raising `abort` stops a running computation on it.
     pub fn new(
         model: &Arc<Model>,
         options: &ContextOptions,
@@ -81,7 +81,8 @@ impl Context {
         }
         let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = logs::mark();
-        // SAFETY: the model is alive; the abort flag and the observer are owned by the context that is made here.
+        // SAFETY: the model is alive; the abort flag and the observer are owned by the context that
+        // is made here.
         let pointer = unsafe { sys::llama_init_from_model(model.as_ptr(), params) };
         drop(guard);
         let Some(pointer) = NonNull::new(pointer) else {
@@ -148,12 +149,14 @@ impl Context {
 
     /// Tokens in the key-value cache.
     pub fn used_tokens(&self) -> usize {
-        // SAFETY: the context is alive; a context without memory has a null one, which llama.cpp handles.
+        // SAFETY: the context is alive; a context without memory has a null one, which llama.cpp
+        // handles.
         let last = unsafe { sys::llama_memory_seq_pos_max(self.memory(), SEQUENCE) };
         usize::try_from(last.saturating_add(1)).unwrap_or(0)
     }
 
-    /// The first position that is still in the key-value cache: above 0 when a sliding window moved on.
+    /// The first position that is still in the key-value cache: above 0 when a sliding window moved
+    /// on.
     pub fn first_position(&self) -> Option<usize> {
         // SAFETY: as above.
         usize::try_from(unsafe { sys::llama_memory_seq_pos_min(self.memory(), SEQUENCE) }).ok()
@@ -174,8 +177,9 @@ impl Context {
         unsafe { sys::llama_memory_seq_rm(self.memory(), SEQUENCE, position, -1) }
     }
 
-    /// Computes tokens that follow those in the cache, with logits from index `outputs_from` of the batch on. At most
-    /// [`Context::batch_tokens`] of them, and [`Context::outputs_max`] with logits.
+    /// Computes tokens that follow those in the cache, with logits from index `outputs_from` of the
+    /// batch on. At most [`Context::batch_tokens`] of them, and [`Context::outputs_max`] with
+    /// logits.
     pub fn decode(&mut self, tokens: &[Token], outputs_from: usize) -> Result<(), LlamaError> {
         let outputs = tokens.len().saturating_sub(outputs_from);
         if tokens.len() > self.batch_tokens || outputs > self.outputs_max {
@@ -207,8 +211,8 @@ impl Context {
             logits: self.marks.as_mut_ptr(),
         };
         let mark = logs::mark();
-        // SAFETY: tokens and marks have `n_tokens` entries and outlive the call; the tokens exist in the vocabulary;
-        // the batch is within the limits that llama.cpp asserts.
+        // SAFETY: tokens and marks have `n_tokens` entries and outlive the call; the tokens exist
+        // in the vocabulary; the batch is within the limits that llama.cpp asserts.
         let code = unsafe { sys::llama_decode(self.as_ptr(), batch) };
         match code {
             0 => {
@@ -225,7 +229,8 @@ impl Context {
         }
     }
 
-    /// The logits of output `index` of the last batch (0 is the first position that asked for them).
+    /// The logits of output `index` of the last batch (0 is the first position that asked for
+    /// them).
     pub fn logits(&mut self, index: usize) -> Result<&mut [f32], LlamaError> {
         let position = (self.marks.len() - self.outputs).saturating_add(index);
         let position = i32::try_from(position).unwrap_or(i32::MAX);
@@ -237,8 +242,8 @@ impl Context {
         if pointer.is_null() {
             return Err(LlamaError::NoLogits(position));
         }
-        // SAFETY: a row has one entry a token of the vocabulary, in memory of the context that stays until the next
-        // decode, which needs `&mut self`.
+        // SAFETY: a row has one entry a token of the vocabulary, in memory of the context that
+        // stays until the next decode, which needs `&mut self`.
         Ok(unsafe { std::slice::from_raw_parts_mut(pointer, self.vocabulary.len()) })
     }
 

@@ -30,7 +30,8 @@ pub struct Device {
     pub memory_free_bytes: u64,
 }
 
-/// Lists the devices. `llama_supports_gpu_offload` is no measure: it is true for RPC as well, so count kinds.
+/// Lists the devices. `llama_supports_gpu_offload` is no measure: it is true for RPC as well, so
+/// count kinds.
 pub fn devices(_: &Backend) -> Vec<Device> {
     list_llama_ggml_backend_devices()
         .into_iter()

@@ -49,8 +49,8 @@ fn is_known(kind: TensorType) -> bool {
     u64::try_from(elements) == Ok(kind.block_elements()) && bytes as u64 == kind.block_bytes()
 }
 
-/// Encodes whole rows of `row_elements` values each; `target` has exactly their bytes. `importance` has one weight a
-/// column.
+/// Encodes whole rows of `row_elements` values each; `target` has exactly their bytes. `importance`
+/// has one weight a column.
 pub fn encode_blocks(
     kind: TensorType,
     source: &[f32],
@@ -83,8 +83,9 @@ pub fn encode_blocks(
     if rows == 0 {
         return Ok(());
     }
-    // SAFETY: the source has `rows * row_elements` values, the target `rows * row_bytes` bytes by ggml's own block
-    // sizes, the weights one entry a column; the type is one that ggml encodes. ggml locks while it fills its tables.
+    // SAFETY: the source has `rows * row_elements` values, the target `rows * row_bytes` bytes by
+    // ggml's own block sizes, the weights one entry a column; the type is one that ggml encodes.
+    // ggml locks while it fills its tables.
     let written = unsafe {
         sys::ggml_quantize_chunk(
             kind.id(),

@@ -12,6 +12,9 @@ const LINES_MAX: usize = 512;
 /// Bytes of one line; the rest of a longer one is cut.
 const LINE_BYTES_MAX: usize = 1024;
 
+/// Lines that make up the reason of a failure.
+const REASON_LINES_MAX: usize = 4;
+
 /// How serious a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -32,6 +35,17 @@ pub struct Line {
     pub level: LogLevel,
     /// Its text without the line break.
     pub text: String,
+}
+
+impl Line {
+    /// The text without the name of the function that logged it.
+    pub fn message(&self) -> &str {
+        let text = self.text.trim();
+        match text.split_once(": ") {
+            Some((function, rest)) if !function.contains(char::is_whitespace) => rest.trim(),
+            _ => text,
+        }
+    }
 }
 
 /// A position in the log.
@@ -89,7 +103,8 @@ fn ring() -> MutexGuard<'static, Ring> {
 
 /// Routes the log of llama.cpp and ggml here.
 pub(super) fn install() {
-    // SAFETY: the callback is a plain function without state of its own and lives as long as the process.
+    // SAFETY: the callback is a plain function without state of its own and lives as long as the
+    // process.
     unsafe { sys::llama_log_set(Some(receive), std::ptr::null_mut()) };
 }
 
@@ -105,14 +120,19 @@ pub(super) fn lines_since(mark: Mark) -> Vec<Line> {
     ring.lines.iter().skip(skipped).cloned().collect()
 }
 
-/// The errors since a mark in one line; the warnings when there are none; a plain sentence when there is nothing.
+/// The errors since a mark in one line; the warnings when there are none; a plain sentence when
+/// there is nothing.
 pub(super) fn reason_since(mark: Mark) -> String {
     let lines = lines_since(mark);
     for level in [LogLevel::Error, LogLevel::Warning] {
-        let found: Vec<&str> =
-            lines.iter().filter(|line| line.level == level).map(|line| line.text.trim()).collect();
+        let mut found: Vec<&str> =
+            lines.iter().filter(|line| line.level == level).map(Line::message).collect();
+        // The caller's last line only says that it failed.
+        if found.len() > 1 {
+            found.retain(|message| *message != "failed to load model");
+        }
         if !found.is_empty() {
-            let skipped = found.len().saturating_sub(4);
+            let skipped = found.len().saturating_sub(REASON_LINES_MAX);
             return found[skipped..].join("; ");
         }
     }
@@ -151,6 +171,16 @@ mod tests {
         let lines: Vec<_> =
             ring.lines.iter().map(|line| (line.level, line.text.as_str())).collect();
         assert_eq!(lines, [(LogLevel::Warning, "a b"), (LogLevel::Warning, "c")]);
+    }
+
+    #[test]
+    fn messages_lose_the_function_and_nothing_else() {
+        let message = |text: &str| {
+            Line { level: LogLevel::Error, text: text.to_owned() }.message().to_owned()
+        };
+        assert_eq!(message("llama_model_load: error loading: x"), "error loading: x");
+        assert_eq!(message("warning: failed to mlock"), "failed to mlock");
+        assert_eq!(message("no function: here"), "no function: here");
     }
 
     #[test]

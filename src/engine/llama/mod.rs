@@ -1,10 +1,12 @@
 //! A thin owning wrapper over `llama-cpp-sys-2`: the only `unsafe` code of the engine.
 //!
-//! The safe crate `llama-cpp-2` keeps its pointers private, so that nothing loaded with it can reach what only the sys
-//! crate offers (evaluation callbacks, abort flags, `use_extra_bufts`, load modes). Model and context are therefore
-//! owned here; the safe crate serves where no pointer is shared (the list of devices).
+//! The safe crate `llama-cpp-2` keeps its pointers private, so that nothing loaded with it can
+//! reach what only the sys crate offers (evaluation callbacks, abort flags, `use_extra_bufts`, load
+//! modes). Model and context are therefore owned here; the safe crate serves where no pointer is
+//! shared (the list of devices).
 //!
-//! Every number that ggml would assert on is checked before the call: a failed assertion aborts the process.
+//! Every number that ggml would assert on is checked before the call: a failed assertion aborts the
+//! process.
 
 #![expect(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
@@ -35,7 +37,8 @@ pub use vocabulary::{TokenizeOptions, Vocabulary};
 /// A token's number in its vocabulary.
 pub type Token = i32;
 
-/// Proof that llama.cpp's backend is initialised and its log goes to the ring of [`logs`], never to the terminal.
+/// Proof that llama.cpp's backend is initialised and its log goes to the ring of [`logs`], never to
+/// the terminal.
 #[derive(Debug)]
 pub struct Backend(());
 
@@ -148,6 +151,7 @@ fn text(pointer: *const c_char) -> String {
     if pointer.is_null() {
         return String::new();
     }
-    // SAFETY: not null, and llama.cpp hands out zero-terminated strings that live as long as their owner.
+    // SAFETY: not null, and llama.cpp hands out zero-terminated strings that live as long as their
+    // owner.
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
 }

@@ -21,13 +21,14 @@ const TEXT_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Model {
     pointer: NonNull<sys::llama_model>,
-    /// llama.cpp keeps the parameters it was loaded with, so the patterns live as long as the model.
+    /// llama.cpp keeps the parameters it was loaded with, so the patterns live as long as the
+    /// model.
     _patterns: Vec<CString>,
     _overrides: Vec<sys::llama_model_tensor_buft_override>,
 }
 
-// SAFETY: llama.cpp does not change a model after loading; contexts, which do change, each own their state, and their
-// creation is serialised in `Context::new`.
+// SAFETY: llama.cpp does not change a model after loading; contexts, which do change, each own
+// their state, and their creation is serialised in `Context::new`.
 unsafe impl Send for Model {}
 // SAFETY: as above.
 unsafe impl Sync for Model {}
@@ -38,7 +39,8 @@ struct Progress<'a> {
 }
 
 impl Model {
-    /// Loads a GGUF file. `progress` gets the share that is loaded, 0 to 1, and returns whether to go on.
+    /// Loads a GGUF file. `progress` gets the share that is loaded, 0 to 1, and returns whether to
+    /// go on.
     pub fn load(
         backend: &Backend,
         path: &Path,
@@ -63,8 +65,8 @@ impl Model {
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
         let mark = backend.mark();
-        // SAFETY: `file` and `overrides` outlive the call (the latter the model); `progress` outlives the call, the
-        // only time at which llama.cpp calls back.
+        // SAFETY: `file` and `overrides` outlive the call (the latter the model); `progress`
+        // outlives the call, the only time at which llama.cpp calls back.
         let pointer = unsafe { sys::llama_model_load_from_file(file.as_ptr(), params) };
         match NonNull::new(pointer) {
             Some(pointer) => {

@@ -12,8 +12,8 @@ use super::text;
 /// Inputs of one tensor, as ggml has room for.
 const INPUTS_MAX: usize = 10;
 
-/// Sees tensors as they are computed. Names must be compared whole: "ffn_moe_topk-0 (reshaped)" exists beside
-/// "ffn_moe_topk-0".
+/// Sees tensors as they are computed. Names must be compared whole: "ffn_moe_topk-0 (reshaped)"
+/// exists beside "ffn_moe_topk-0".
 pub trait Observer: Send {
     /// Whether to read this tensor once it is computed. The fewer, the less the computation waits.
     fn wants(&mut self, tensor: &TensorView<'_>) -> bool;
@@ -34,7 +34,8 @@ pub struct TensorView<'a> {
 
 impl<'a> TensorView<'a> {
     fn get(&self) -> &'a sys::ggml_tensor {
-        // SAFETY: views are made of live tensors only and do not outlive the call that they were made for.
+        // SAFETY: views are made of live tensors only and do not outlive the call that they were
+        // made for.
         unsafe { &*self.tensor }
     }
 
@@ -146,7 +147,8 @@ impl Observed {
         ask: bool,
         data: *mut c_void,
     ) -> bool {
-        // SAFETY: `data` is the box that the context owns; llama.cpp calls during `decode` only, which has `&mut`.
+        // SAFETY: `data` is the box that the context owns; llama.cpp calls during `decode` only,
+        // which has `&mut`.
         let observed = unsafe { &mut *data.cast::<Observed>() };
         let view = TensorView { tensor, alive: PhantomData };
         if ask { observed.observer.wants(&view) } else { observed.observer.observe(&view) }

@@ -1,8 +1,8 @@
 //! The choice of the next token: penalties and argmax here, the random chain in llama.cpp.
 //!
-//! Penalties touch only the tokens that occurred lately, so they are applied to the logits in place; llama.cpp's own
-//! penalty sampler looks every token of the vocabulary up in a hash table instead. Taking the likeliest token needs no
-//! chain at all.
+//! Penalties touch only the tokens that occurred lately, so they are applied to the logits in
+//! place; llama.cpp's own penalty sampler looks every token of the vocabulary up in a hash table
+//! instead. Taking the likeliest token needs no chain at all.
 
 use std::collections::VecDeque;
 use std::ptr::NonNull;
@@ -24,7 +24,8 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler whose random numbers start at `seed`. `context_tokens` is the window of penalties that name none.
+    /// A sampler whose random numbers start at `seed`. `context_tokens` is the window of penalties
+    /// that name none.
     pub fn new(sampling: &Sampling, seed: u32, context_tokens: usize) -> Result<Self, LlamaError> {
         let penalties = sampling.has_penalties().then(|| Penalties {
             window: sampling.penalty_tokens.map_or(context_tokens, |tokens| tokens as usize),
@@ -156,8 +157,8 @@ impl Drop for Chain {
     }
 }
 
-/// The index of the largest value, the first of equals; NaN never wins. In lanes, because a vocabulary has 150,000
-/// entries and a loop over one maximum cannot be vectorised.
+/// The index of the largest value, the first of equals; NaN never wins. In lanes, because a
+/// vocabulary has 150,000 entries and a loop over one maximum cannot be vectorised.
 pub fn argmax(values: &[f32]) -> usize {
     const LANES: usize = 16;
     let mut best = [f32::NEG_INFINITY; LANES];

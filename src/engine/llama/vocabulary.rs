@@ -102,7 +102,8 @@ impl Vocabulary {
         }
     }
 
-    /// Appends the bytes of a token; special tokens are written out when `special`, else they are empty.
+    /// Appends the bytes of a token; special tokens are written out when `special`, else they are
+    /// empty.
     pub fn append_piece(
         &self,
         token: Token,

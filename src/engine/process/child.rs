@@ -103,8 +103,9 @@ impl Child {
             let (program, words) = (program.to_owned(), Arc::clone(&words));
             move || keep(&program, &words, &sender)
         };
-        // On Linux the worker is told to die with the thread that started it, so that thread must last as long as the
-        // worker, whatever thread called us: it listens to standard error meanwhile.
+        // On Linux the worker is told to die with the thread that started it, so that thread must
+        // last as long as the worker, whatever thread called us: it listens to standard error
+        // meanwhile.
         thread::Builder::new().name("worker".to_owned()).spawn(keeper).map_err(failed)?;
         let parts = receiver
             .recv()
@@ -163,7 +164,8 @@ fn keep(program: &Path, words: &Words, sender: &SyncSender<std::io::Result<Parts
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // A process group of its own: Ctrl-C at the terminal reaches the program, which decides what it means.
+    // A process group of its own: Ctrl-C at the terminal reaches the program, which decides what it
+    // means.
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut process = match command.spawn() {

@@ -75,7 +75,8 @@ pub enum EngineError {
         /// What is wrong.
         reason: String,
     },
-    /// The worker's process ended. The program lives on; [`Engine::restart`](super::Engine::restart) gives a new worker.
+    /// The worker's process ended. The program lives on;
+    /// [`Engine::restart`](super::Engine::restart) gives a new worker.
     #[error("the engine's process died: {death}{}", quoted(words))]
     WorkerDied {
         /// How.
@@ -112,27 +113,32 @@ fn quoted(words: &[String]) -> String {
 impl Hint for EngineError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::WorkerDied { death, .. } => match death.signal {
-                Some(SIGNAL_KILL) => {
-                    "if nobody killed it, the system ran out of memory: try a smaller context, a smaller level or \
-                     another model"
-                }
-                Some(SIGNAL_ILLEGAL) => {
-                    "this build uses instructions that the processor lacks: build nfl on this machine"
-                }
-                Some(SIGNAL_BUS) => {
-                    "the model's file was changed or cut while it was in use: check it"
-                }
-                Some(SIGNAL_ABORT | SIGNAL_SEGMENT) => {
-                    "llama.cpp could not cope with this model or request; only this reply is lost"
-                }
-                _ => return None,
-            },
+            Self::WorkerDied { death, .. } => return death.hint(),
             Self::NotAWorker { .. } => "the program was replaced while it ran: start it again",
             Self::Failed(failure) => return failure.hint(),
             Self::Start { .. } | Self::Cancelled | Self::TooLong(_) | Self::Protocol(_) => {
                 return None;
             }
+        };
+        Some(hint.to_owned())
+    }
+}
+
+impl Hint for Death {
+    fn hint(&self) -> Option<String> {
+        let hint = match self.signal? {
+            SIGNAL_KILL => {
+                "if nobody killed it, the system ran out of memory: try a smaller context, a \
+                 smaller level or another model"
+            }
+            SIGNAL_ILLEGAL => {
+                "this build uses instructions that the processor lacks: build nfl on this machine"
+            }
+            SIGNAL_BUS => "the model's file was changed or cut while it was in use: check it",
+            SIGNAL_ABORT | SIGNAL_SEGMENT => {
+                "llama.cpp could not cope with this model or request; only this reply is lost"
+            }
+            _ => return None,
         };
         Some(hint.to_owned())
     }

@@ -32,7 +32,8 @@ pub struct Engine {
 pub type OnProgress<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
 
 impl Engine {
-    /// Starts `program` (this executable, or in tests the built one) as a worker and loads a model into it.
+    /// Starts `program` (this executable, or in tests the built one) as a worker and loads a model
+    /// into it.
     pub fn start(
         program: &Path,
         request: &LoadRequest,
@@ -74,7 +75,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Replaces the worker by a fresh one with the same model; the only way back after [`EngineError::WorkerDied`].
+    /// Replaces the worker by a fresh one with the same model; the only way back after
+    /// [`EngineError::WorkerDied`].
     pub fn restart(&mut self, on_progress: OnProgress<'_>) -> Result<(), EngineError> {
         self.shared.kill();
         // With its death on record, dropping the old engine leaves the new worker alone.
@@ -103,8 +105,9 @@ impl Engine {
         CancelHandle { shared: Arc::clone(&self.shared) }
     }
 
-    /// Continues a prompt. Events arrive as they happen: Progress while a long prompt is read, PromptDone, Token. When
-    /// `on_event` returns Break the reply is stopped, and no further events are handed out.
+    /// Continues a prompt. Events arrive as they happen: Progress while a long prompt is read,
+    /// PromptDone, Token. When `on_event` returns Break the reply is stopped, and no further events
+    /// are handed out.
     pub fn generate(
         &mut self,
         request: &Generation,
@@ -277,8 +280,8 @@ pub struct CancelHandle {
 }
 
 impl CancelHandle {
-    /// Stops the running reply, which then ends with [`Reason::Cancelled`](super::frames::Reason); does nothing when
-    /// none is running.
+    /// Stops the running reply, which then ends with [`Reason::Cancelled`](super::frames::Reason);
+    /// does nothing when none is running.
     pub fn cancel(&self) {
         self.shared.cancel();
     }

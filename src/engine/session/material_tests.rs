@@ -62,7 +62,8 @@ fn oracle() -> Vec<(String, f64, bool)> {
         .collect()
 }
 
-/// How far the perplexity of a file may be from the oracle's, which was measured on another processor.
+/// How far the perplexity of a file may be from the oracle's, which was measured on another
+/// processor.
 fn tolerance(file: &str) -> f64 {
     let is_full = file.contains("-F32") || file.ends_with("260K.gguf");
     // Processors with AVX512-FP16 sum products of F16 in F16.
@@ -70,7 +71,8 @@ fn tolerance(file: &str) -> f64 {
     if is_full || is_half { 0.01 } else { 1.0 }
 }
 
-/// As llama-perplexity computes it: chunks of 256, the beginning token in front, the second half scored.
+/// As llama-perplexity computes it: chunks of 256, the beginning token in front, the second half
+/// scored.
 fn perplexity(session: &mut Session) -> f64 {
     let text = fs::read_to_string(material("oracle/ppl-text.txt").unwrap()).unwrap();
     let options = TokenizeOptions { add_special: true, parse_special: false };
@@ -105,9 +107,15 @@ fn greedy_text_is_llama_cpps() {
     }
 }
 
+/// A few layouts with and without repacking; the integration tests measure all files through the
+/// worker.
 #[test]
 fn perplexities_are_llama_cpps() {
+    let chosen = ["260K.gguf", "260K-F16.gguf", "ffn256-Q8_0.gguf", "4x-top2-Q4_K_M.gguf"];
     for (file, expected, _) in oracle() {
+        if !chosen.iter().any(|name| file.ends_with(name)) {
+            continue;
+        }
         for repack in [true, false] {
             let found = perplexity(&mut session(&file, repack).unwrap());
             let difference = found - expected;

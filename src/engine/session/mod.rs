@@ -1,4 +1,5 @@
-//! One conversation on a context: what the key-value cache holds, and how a new prompt builds on it.
+//! One conversation on a context: what the key-value cache holds, and how a new prompt builds on
+//! it.
 
 mod generate;
 #[cfg(test)]
@@ -46,7 +47,8 @@ impl Session {
         self.abort.load(Ordering::Relaxed)
     }
 
-    /// Computes tokens and keeps the account of what the cache holds, also when the computation is cut short.
+    /// Computes tokens and keeps the account of what the cache holds, also when the computation is
+    /// cut short.
     fn advance(&mut self, tokens: &[Token], outputs_from: usize) -> Result<(), LlamaError> {
         let result = self.context.decode(tokens, outputs_from);
         if result.is_ok() {
@@ -61,7 +63,8 @@ impl Session {
         result
     }
 
-    /// Reads a prompt up to logits after its last token. Returns how many of its tokens were in the cache already.
+    /// Reads a prompt up to logits after its last token. Returns how many of its tokens were in the
+    /// cache already.
     fn read(
         &mut self,
         prompt: &[Token],
@@ -82,7 +85,8 @@ impl Session {
         Ok(cached)
     }
 
-    /// Cuts the cache back to what it shares with a prompt, without the prompt's last token, whose logits are needed.
+    /// Cuts the cache back to what it shares with a prompt, without the prompt's last token, whose
+    /// logits are needed.
     fn keep_beginning_of(&mut self, prompt: &[Token]) -> usize {
         let shared = self.held.iter().zip(prompt).take_while(|(held, new)| held == new).count();
         let kept = shared.min(prompt.len().saturating_sub(1));

@@ -5,8 +5,8 @@ use crate::engine::frames::{FRAME_BYTES_MAX, Failure};
 use crate::engine::llama::{LlamaError, Token};
 
 impl Session {
-    /// The natural logarithm of the probability of each token from index `from` (at least 1) on, given all before it.
-    /// The conversation in the cache is forgotten.
+    /// The natural logarithm of the probability of each token from index `from` (at least 1) on,
+    /// given all before it. The conversation in the cache is forgotten.
     pub fn score(
         &mut self,
         tokens: &[Token],
@@ -28,7 +28,8 @@ impl Session {
         Ok(scores)
     }
 
-    /// The logits after each of the positions, which ascend. The conversation in the cache is forgotten.
+    /// The logits after each of the positions, which ascend. The conversation in the cache is
+    /// forgotten.
     pub fn logits(&mut self, tokens: &[Token], positions: &[usize]) -> Result<Vec<f32>, Failure> {
         self.check_tokens(tokens)?;
         let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);

@@ -8,7 +8,8 @@ use crate::engine::llama::AbortFlag;
 /// Shared by the thread that reads calls and the one that answers them.
 #[derive(Debug, Default)]
 pub(super) struct Control {
-    /// Raised while the running call is cancelled; llama.cpp looks at it in the middle of a computation.
+    /// Raised while the running call is cancelled; llama.cpp looks at it in the middle of a
+    /// computation.
     abort: AbortFlag,
     state: Mutex<State>,
 }

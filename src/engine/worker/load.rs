@@ -63,7 +63,10 @@ pub(super) fn load(
 fn stretched(info: &LoadInfo) -> Option<String> {
     let (context, trained) = (info.context_tokens, info.context_trained_tokens);
     (trained > 0 && context > trained).then(|| {
-        format!("context: {context} tokens, but the model was trained on {trained}: beyond that it may talk nonsense")
+        format!(
+            "context: {context} tokens, but the model was trained on {trained}: beyond that it may \
+             talk nonsense"
+        )
     })
 }
 
@@ -75,7 +78,7 @@ fn sorted_warnings(lines: &[Line]) -> (Vec<String>, Vec<String>) {
     let mut texts: Vec<String> = lines
         .iter()
         .filter(|line| line.level == LogLevel::Warning)
-        .map(|line| line.text.trim().to_owned())
+        .map(|line| line.message().to_owned())
         .collect();
     texts.dedup();
     texts.truncate(LINES_MAX);
@@ -160,9 +163,6 @@ fn placement(lines: &[Line]) -> Vec<String> {
         line.level == LogLevel::Info
             && (line.text.contains("buffer size") || line.text.contains("offloaded "))
     };
-    let short = |line: &Line| {
-        let text = line.text.split_once(": ").map_or(line.text.as_str(), |(_, rest)| rest);
-        text.split_whitespace().collect::<Vec<_>>().join(" ")
-    };
+    let short = |line: &Line| line.message().split_whitespace().collect::<Vec<_>>().join(" ");
     lines.iter().filter(tells).map(short).take(LINES_MAX).collect()
 }

@@ -1,4 +1,5 @@
-//! Memory of this process, as the system counts it: how much of the model's files is mapped, and how much is resident.
+//! Memory of this process, as the system counts it: how much of the model's files is mapped, and
+//! how much is resident.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +39,8 @@ fn mapped(table: &str, files: &[PathBuf]) -> (u64, u64) {
     (size, resident)
 }
 
-/// The path of a line that opens a mapping ("7f00-7f01 r--p 0 08:01 42   /path"), empty when it has none.
+/// The path of a line that opens a mapping ("7f00-7f01 r--p 0 08:01 42   /path"), empty when it has
+/// none.
 fn mapping(line: &str) -> Option<&str> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;

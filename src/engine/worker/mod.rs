@@ -1,4 +1,5 @@
-//! The worker: the process that llama.cpp runs in. It answers calls until its standard input closes.
+//! The worker: the process that llama.cpp runs in. It answers calls until its standard input
+//! closes.
 
 mod control;
 mod load;

@@ -1,5 +1,5 @@
-//! What a worker asks of the operating system: to die with its program, to leave no image of its memory behind, and to
-//! keep stray prints out of the protocol.
+//! What a worker asks of the operating system: to die with its program, to leave no image of its
+//! memory behind, and to keep stray prints out of the protocol.
 
 pub(super) use system::{confine, end_now, take_output};
 
@@ -19,13 +19,15 @@ mod system {
             use rustix::process::{
                 DumpableBehavior, set_dumpable_behavior, set_parent_process_death_signal,
             };
-            // The signal comes when the thread that started this process ends; the program keeps that thread waiting.
+            // The signal comes when the thread that started this process ends; the program keeps
+            // that thread waiting.
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
             let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
         }
     }
 
-    /// The pipe for frames. Whatever else prints to standard output from here on goes to standard error.
+    /// The pipe for frames. Whatever else prints to standard output from here on goes to standard
+    /// error.
     pub(in super::super) fn take_output() -> io::Result<File> {
         let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
         rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;

@@ -1,0 +1,177 @@
+//! Frames on a pipe: a length, then that many bytes.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::FRAME_BYTES_MAX;
+
+/// Bytes that a buffer keeps between frames; a rare large one is given back.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// Why a frame could not be read or written.
+#[derive(Debug, Error)]
+pub enum FrameError {
+    /// The pipe failed.
+    #[error("pipe: {0}")]
+    Pipe(#[from] io::Error),
+    /// The other side closed the pipe, at the end of a frame or within one.
+    #[error("the pipe was closed")]
+    Closed,
+    /// A length beyond the limit: the other side does not speak this protocol.
+    #[error("a frame of {0} bytes, {FRAME_BYTES_MAX} are the most")]
+    TooLong(usize),
+    /// Bytes that are no message.
+    #[error("frame: {0}")]
+    Malformed(#[from] postcard::Error),
+}
+
+/// Writes frames, each with one call of the operating system.
+#[derive(Debug)]
+pub struct FrameWriter<W> {
+    pipe: W,
+    buffer: Vec<u8>,
+}
+
+impl<W: Write> FrameWriter<W> {
+    /// Writes to a pipe that has no buffer of its own.
+    pub fn new(pipe: W) -> Self {
+        Self { pipe, buffer: Vec::new() }
+    }
+
+    /// Writes one message.
+    pub fn write(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.extend_from_slice(&[0; 4]);
+        let mut buffer = postcard::to_extend(message, buffer)?;
+        let length = buffer.len() - 4;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLong(length));
+        }
+        buffer[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        let written = self.pipe.write_all(&buffer).and_then(|()| self.pipe.flush());
+        buffer.shrink_to(BUFFER_BYTES_KEPT);
+        self.buffer = buffer;
+        written.map_err(|error| match error.kind() {
+            ErrorKind::BrokenPipe => FrameError::Closed,
+            _ => FrameError::Pipe(error),
+        })
+    }
+}
+
+/// Reads frames.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    pipe: R,
+    buffer: Vec<u8>,
+}
+
+impl<R: Read> FrameReader<R> {
+    /// Reads from a pipe, which should have a buffer of its own.
+    pub fn new(pipe: R) -> Self {
+        Self { pipe, buffer: Vec::new() }
+    }
+
+    /// Reads one message, waiting for it.
+    pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
+        let mut length = [0; 4];
+        self.pipe.read_exact(&mut length).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => FrameError::Closed,
+            _ => FrameError::Pipe(error),
+        })?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLong(length));
+        }
+        // The buffer grows with what arrives, not with what the length promises.
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+        let Self { pipe, buffer } = self;
+        let read = pipe.by_ref().take(length as u64).read_to_end(buffer)?;
+        if read < length {
+            return Err(FrameError::Closed);
+        }
+        Ok(postcard::from_bytes(buffer)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::frames::{Call, Event, Generation, Prompt, Reply, Request};
+
+    fn token(text: &str) -> Reply {
+        let event = Event::Token { id: Some(7), text: text.to_owned() };
+        Reply { number: 3, event }
+    }
+
+    /// Counts writes: a frame must be one.
+    #[derive(Default)]
+    struct Counted(Vec<u8>, usize);
+
+    impl Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 += 1;
+            self.0.write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn messages_come_back_as_they_went() {
+        let calls = [
+            Request::Generate(Generation::greedy(Prompt::Tokens(vec![1, -1, i32::MAX]), 60)),
+            Request::Cancel,
+            Request::Score { tokens: vec![5; 1000], from: 1 },
+        ];
+        let mut pipe = Counted::default();
+        let mut writer = FrameWriter::new(&mut pipe);
+        for (number, request) in calls.iter().enumerate() {
+            writer.write(&Call { number: number as u64, request: request.clone() }).unwrap();
+        }
+        assert_eq!(pipe.1, calls.len());
+        let mut reader = FrameReader::new(pipe.0.as_slice());
+        for (number, request) in calls.into_iter().enumerate() {
+            assert_eq!(reader.read::<Call>().unwrap(), Call { number: number as u64, request });
+        }
+        assert!(matches!(reader.read::<Call>(), Err(FrameError::Closed)));
+    }
+
+    #[test]
+    fn a_token_is_a_few_bytes() {
+        let mut bytes = Vec::new();
+        FrameWriter::new(&mut bytes).write(&token(" Lily")).unwrap();
+        assert!(bytes.len() <= 16, "{} bytes", bytes.len());
+    }
+
+    #[test]
+    fn every_cut_is_an_error_and_none_allocates_what_a_length_promises() {
+        let mut bytes = Vec::new();
+        FrameWriter::new(&mut bytes).write(&token("日本")).unwrap();
+        for end in 0..bytes.len() {
+            let result = FrameReader::new(&bytes[..end]).read::<Reply>();
+            assert!(matches!(result, Err(FrameError::Closed)), "{end}: {result:?}");
+        }
+        let mut promise = (FRAME_BYTES_MAX as u32).to_le_bytes().to_vec();
+        promise.push(0);
+        let mut reader = FrameReader::new(promise.as_slice());
+        assert!(matches!(reader.read::<Reply>(), Err(FrameError::Closed)));
+        assert!(reader.buffer.capacity() < 1 << 16);
+        let result = FrameReader::new(&b"<!DOCTYPE html>"[..]).read::<Reply>();
+        assert!(matches!(result, Err(FrameError::TooLong(_))), "{result:?}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_message_are_an_error() {
+        let mut bytes = 3_u32.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&[0xff; 3]);
+        let result = FrameReader::new(bytes.as_slice()).read::<Reply>();
+        assert!(matches!(result, Err(FrameError::Malformed(_))), "{result:?}");
+    }
+}
