@@ -3,13 +3,7 @@
 
 use crate::checkpoint::{CheckpointError, Config};
 use nfl_models::gguf::Metadata;
-
-/// Blocks that llama.cpp can hold (`LLAMA_MAX_LAYERS`).
-pub const BLOCKS_MAX: u64 = 512;
-/// Experts that llama.cpp can hold (`LLAMA_MAX_EXPERTS`).
-pub const EXPERTS_MAX: u64 = 1024;
-/// Any other count: what fits the signed 32 bits that llama.cpp computes with.
-const COUNT_MAX: u64 = i32::MAX as u64;
+use nfl_models::shape::{BLOCKS_MAX, CONTEXT_TOKENS_MAX, EXPERTS_MAX, LENGTH_MAX};
 
 /// What Hugging Face's own classes assume where `config.json` is silent.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +37,7 @@ pub struct Hyperparameters {
     /// Number of blocks.
     pub blocks: u64,
     /// Longest context in training, in tokens.
-    pub context: Option<u64>,
+    pub context: u64,
     /// Width of the residual stream.
     pub embedding: u64,
     /// Width of a feed-forward network, or of one expert.
@@ -122,45 +116,42 @@ pub enum RopeScaling {
 impl Hyperparameters {
     /// Reads them; what must be there and is not, or is out of range, is an error.
     pub fn read(config: &Config, defaults: &Defaults) -> Result<Self, CheckpointError> {
-        let count = |key: &str| config.within(key, 1..=COUNT_MAX);
-        let optional = |key: &str| match config.value(key) {
-            Some(_) => count(key).map(Some),
+        let count = |key: &str| config.within(key, 1..=LENGTH_MAX);
+        let optional = |key: &str, most: u64| match config.value(key) {
+            Some(_) => config.within(key, 1..=most).map(Some),
             None => Ok(None),
         };
         let flag = |key: &str| Ok(config.optional_bool(key)?.unwrap_or(false));
         let embedding = count("hidden_size")?;
         let heads = count("num_attention_heads")?;
-        let given = optional("head_dim")?;
+        let given = optional("head_dim", LENGTH_MAX)?;
         let rope_dimensions = given.unwrap_or(embedding / heads);
         let derived = defaults.head_dimension == HeadDimension::Derived;
         let expert_counts = match defaults.experts {
             None => None,
             Some((all, used)) => {
-                let all = match config.value("num_local_experts") {
-                    Some(_) => config.within("num_local_experts", 1..=EXPERTS_MAX)?,
-                    None => all,
-                };
-                let used = match config.value("num_experts_per_tok") {
-                    Some(_) => config.within("num_experts_per_tok", 1..=all)?,
-                    None => used,
-                };
+                let all = optional("num_local_experts", EXPERTS_MAX)?.unwrap_or(all);
+                let used = optional("num_experts_per_tok", all)?.unwrap_or(used.min(all));
                 Some((all, used))
             }
         };
         Ok(Self {
             blocks: config.within("num_hidden_layers", 1..=BLOCKS_MAX)?,
-            context: Some(optional("max_position_embeddings")?.unwrap_or(defaults.context)),
+            context: optional("max_position_embeddings", CONTEXT_TOKENS_MAX)?
+                .unwrap_or(defaults.context),
             embedding,
             feed_forward: count("intermediate_size")?,
             heads,
-            heads_kv: optional("num_key_value_heads")?.or(defaults.heads_kv).unwrap_or(heads),
+            heads_kv: optional("num_key_value_heads", LENGTH_MAX)?
+                .or(defaults.heads_kv)
+                .unwrap_or(heads),
             head_length: given.or(derived.then_some(rope_dimensions)),
             rope_dimensions,
             rope: Rope::read(config, defaults)?,
             norm_epsilon: config.optional_f64("rms_norm_eps")?.unwrap_or(defaults.norm_epsilon),
             expert_counts,
             vocabulary: count("vocab_size")?,
-            sliding_window: optional("sliding_window")?,
+            sliding_window: optional("sliding_window", u64::MAX)?,
             tied_output: flag("tie_word_embeddings")?,
             attention_bias: flag("attention_bias")?,
             mlp_bias: flag("mlp_bias")?,
@@ -180,12 +171,10 @@ impl Hyperparameters {
         warnings: &mut Vec<String>,
     ) {
         let key = |suffix: &str| format!("{architecture}.{suffix}");
-        // every count was checked against COUNT_MAX
+        // every count was checked against a limit far below 32 bits
         let mut count = |suffix: &str, value: u64| metadata.set(key(suffix), value as u32);
         count("block_count", self.blocks);
-        if let Some(context) = self.context {
-            count("context_length", context);
-        }
+        count("context_length", self.context);
         count("embedding_length", self.embedding);
         count("feed_forward_length", self.feed_forward);
         count("attention.head_count", self.heads);
@@ -210,7 +199,8 @@ impl Hyperparameters {
     /// The factors of `rope_freqs.weight` for rotary scaling as in Llama 3.1: one for each rotated
     /// pair.
     ///
-    /// Computed in `f32` step by step as upstream does, so that the bytes agree.
+    /// Computed in `f32` step by step as PyTorch does it for upstream's converter (a number divided
+    /// by a tensor is its reciprocal times the number), so that the bytes agree.
     pub fn rope_factors(&self) -> Option<Vec<f32>> {
         let RopeScaling::Llama3 { factor, low, high, original_context } = self.rope.scaling else {
             return None;
@@ -221,14 +211,14 @@ impl Hyperparameters {
         let factors = (0..self.rope_dimensions).step_by(2).map(|dimension| {
             let exponent = dimension as f32 / dimensions;
             let frequency = 1.0 / (self.rope.theta.powf(f64::from(exponent)) as f32);
-            let wavelength = (2.0 * std::f64::consts::PI) as f32 / frequency;
+            let wavelength = frequency.recip() * std::f32::consts::TAU;
             if wavelength < high_wavelength {
                 1.0
             } else if wavelength > low_wavelength {
                 factor as f32
             } else {
-                let smooth =
-                    (original_context as f32 / wavelength - low as f32) / ((high - low) as f32);
+                let turns = wavelength.recip() * original_context as f32;
+                let smooth = (turns - low as f32) / ((high - low) as f32);
                 1.0 / ((1.0 - smooth) / factor as f32 + smooth)
             }
         });
@@ -300,7 +290,7 @@ impl RopeScaling {
                     Some(_) if object.value(original).is_none() => config,
                     _ => object,
                 }
-                .within(original, 1..=COUNT_MAX)?,
+                .within(original, 1..=CONTEXT_TOKENS_MAX)?,
                 details: yarn_details(object)?,
             },
             ("su" | "longrope", _) => Self::Long,

@@ -27,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
 /// and so does this one.
 pub(super) fn window_is_lost(hyperparameters: &Hyperparameters) -> Vec<String> {
     let window = hyperparameters.sliding_window;
-    let narrower = window.filter(|window| hyperparameters.context.is_some_and(|all| *window < all));
+    let narrower = window.filter(|window| *window < hyperparameters.context);
     let warning = narrower.map(|window| {
         format!(
             "sliding window of {window} tokens: the output attends to the whole context instead \
