@@ -7,8 +7,10 @@
 
 mod convert;
 mod fixture;
+mod hostile;
 mod judge;
 mod perplexity;
+mod readme;
 mod router;
 mod rules;
 mod run;
