@@ -351,13 +351,8 @@ impl<'a> Template<'a> {
             special.is_some_and(|special| self.sep == special || self.eos == special)
         };
         let mut add = separates(special_of(separator)) && last.is_none();
-        let mut known = separates(special_of(separator));
         if let [_, second] = between {
             add |= separates(special_of(second));
-            known &= separates(special_of(second));
-        }
-        if !known {
-            self.warn("an unknown separator between two texts");
         }
         self.tokens.set_flag("sep", add);
         if add && !is_given(&self.sep) {
