@@ -2,6 +2,7 @@
 
 mod convert;
 mod failure;
+mod output;
 mod quantize;
 mod report;
 mod run;

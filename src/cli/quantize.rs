@@ -8,9 +8,9 @@ use nfl_models::Level;
 use nfl_models::gguf::Gguf;
 
 use super::failure::Failure;
+use super::output::OutputArguments;
 use super::report::{self, Reporter};
 use crate::engine::blocks::GgmlBlocks;
-use crate::hardware;
 use crate::term::Printer;
 
 /// Turn a GGUF file into GGUF files at other levels.
@@ -25,40 +25,23 @@ pub(super) struct Arguments {
     /// Levels to write, separated by commas (see below).
     #[arg(short, long, value_delimiter = ',', required = true, value_name = "LIST")]
     level: Vec<Level>,
-    /// Directory for the files NAME-LEVEL.gguf.
-    #[arg(short, long, default_value = ".", value_name = "DIR")]
-    output: PathBuf,
-    /// Name of the files, without level; that of FILE without its level unless given.
-    #[arg(long)]
-    name: Option<String>,
-    /// Replace files that exist.
-    #[arg(long)]
-    overwrite: bool,
     /// Allow a source that is quantised already.
     #[arg(long)]
     allow_requantize: bool,
-    /// Threads that quantise; the physical cores unless given.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=512))]
-    threads: Option<u32>,
-    /// Print what was written as JSON, with the SHA-256 of every tensor.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArguments,
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let source = Gguf::open(&arguments.file)?;
-    let name = arguments.name.clone().unwrap_or_else(|| stem(&arguments.file));
     let order = Order {
-        threads: arguments.threads.unwrap_or_else(hardware::default_threads) as usize,
-        overwrite: arguments.overwrite,
         allow_requantize: arguments.allow_requantize,
-        checksums: arguments.json,
-        ..Order::new(arguments.level.clone(), &arguments.output, name)
+        ..arguments.output.order(&arguments.level, stem(&arguments.file))
     };
     let mut reporter = Reporter::new(printer);
     let receipts =
         nfl_converters::requantize(&source, &order, &GgmlBlocks, &mut |step| reporter.step(&step));
-    reporter.finish(receipts, arguments.json)
+    reporter.finish(receipts, arguments.output.json)
 }
 
 /// The file's name without `.gguf`, the numbers of a split and the level: `m-F16-00001-of-00002.gguf` → `m`.
