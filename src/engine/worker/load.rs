@@ -36,10 +36,10 @@ pub(super) fn load(
 ) -> Result<(Loaded, LoadInfo), Failure> {
     let started = Instant::now();
     request.context.check()?;
-    let (files, mut warnings) = check(&request.path)?;
+    let Checked { first, files, mut warnings } = check(&request.path)?;
     let backend = Backend::get();
     let mark = backend.mark();
-    let model = Model::load(backend, &request.path, &request.model, &mut |share| {
+    let model = Model::load(backend, &first, &request.model, &mut |share| {
         progress(share);
         !control.is_cancelled()
     })?;
@@ -85,8 +85,17 @@ fn sorted_warnings(lines: &[Line]) -> (Vec<String>, Vec<String>) {
     texts.into_iter().partition(serious)
 }
 
+/// A model that passed our own check.
+struct Checked {
+    /// The file to load: of a split model the first, by its own name, from which llama.cpp derives the others.
+    first: PathBuf,
+    /// All files, as the system names them in its list of mappings.
+    files: Vec<PathBuf>,
+    warnings: Vec<String>,
+}
+
 /// Our own reading of the file, which llama.cpp sees only when there is nothing to refuse.
-fn check(path: &Path) -> Result<(Vec<PathBuf>, Vec<String>), Failure> {
+fn check(path: &Path) -> Result<Checked, Failure> {
     let refuse = |error: &dyn std::fmt::Display, hint: Option<String>| Failure::Refused {
         path: path.to_owned(),
         message: error.to_string(),
@@ -97,8 +106,11 @@ fn check(path: &Path) -> Result<(Vec<PathBuf>, Vec<String>), Failure> {
         let message = format!("{}: {error}", path.display());
         refuse(&message, error.hint())
     })?;
-    let files = gguf.files().map(|file| file.canonicalize().unwrap_or(file.to_owned())).collect();
-    Ok((files, warnings.iter().map(ToString::to_string).collect()))
+    Ok(Checked {
+        first: gguf.files().next().unwrap_or(path).to_owned(),
+        files: gguf.files().map(|file| file.canonicalize().unwrap_or(file.to_owned())).collect(),
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+    })
 }
 
 fn open_session(
