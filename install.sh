@@ -5,6 +5,9 @@
 #   ./install.sh [CHECKPOINT]   set up, install, convert CHECKPOINT and let it speak
 #   ./install.sh test           set up, then formatting, lints and the whole test suite
 #   ./install.sh --help
+#
+# NFL_FEATURES=cuda, vulkan or metal builds llama.cpp with that GPU backend (its SDK must be installed).
+# NFL_BIN_DIR, NFL_LEVEL, NFL_OUTPUT, NFL_PROMPT: where the binary goes; what the main job makes, where, and says.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -115,7 +118,7 @@ set_up_rust() {
 
 build() {
   say "building for this machine's CPU (llama.cpp's C++ takes some minutes the first time) in $CARGO_TARGET_DIR"
-  cargo build --release --locked
+  cargo build --release --locked ${NFL_FEATURES:+--features "$NFL_FEATURES"}
 }
 
 install_binary() {
@@ -153,7 +156,7 @@ run_tests() {
 }
 
 case "${1:-}" in
-  -h|--help) sed -n '2,8s/^# \{0,1\}//p' "$0" ;;
+  -h|--help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
   test) set_up_packages; set_up_rust; run_tests ;;
   -*) fail "unknown option: $1" "see ./install.sh --help" ;;
   *) set_up_packages; set_up_rust; build; install_binary; main_job "${1:-}" ;;

@@ -182,6 +182,13 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
     for warning in &responder.info().warnings {
         printer.warn(warning);
     }
+    if let Some(layers) = placement.gpu_layers.filter(|layers| *layers > 0)
+        && !responder.info().devices.iter().any(|device| device.is_gpu)
+    {
+        printer.warn(&format!(
+            "--gpu-layers {layers}: this nfl finds no GPU, all layers run on the CPU (see README: GPU)"
+        ));
+    }
     if arguments.verbose {
         report_load(&responder, printer);
     }
