@@ -337,4 +337,7 @@ pub enum Failure {
     /// The computation failed.
     #[error("{0}")]
     Compute(String),
+    /// The computation gives no numbers.
+    #[error("{0}")]
+    NotFinite(String),
 }

@@ -141,6 +141,9 @@ pub enum LlamaError {
     /// Logits were asked for where none were computed.
     #[error("no logits at output {0}")]
     NoLogits(i32),
+    /// Logits that no token can be chosen from: a damaged model, or one whose training diverged.
+    #[error("the model computes values that are not numbers: the logit of token {0}")]
+    NotFinite(usize),
     /// A sampler could not be created.
     #[error("the sampler could not be created")]
     Sampler,

@@ -50,6 +50,7 @@ impl Sampler {
     /// The next token after the last decoded batch, whose last position has logits.
     pub fn sample(&mut self, context: &mut Context) -> Result<Token, LlamaError> {
         let output = context.last_output()?;
+        check_finite(context.logits_of_last()?)?;
         if self.penalties.is_some() || self.chain.is_none() {
             let logits = context.logits_of_last()?;
             if let Some(penalties) = &self.penalties {
@@ -157,6 +158,18 @@ impl Drop for Chain {
     }
 }
 
+/// Refuses NaN and infinity, from which argmax would choose in silence, and llama.cpp by sorting what has no order. Minus
+/// infinity is no fault: some models forbid tokens with it.
+fn check_finite(logits: &[f32]) -> Result<(), LlamaError> {
+    let bad = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
+    // Without a way out of the loop it becomes vector code; the place is sought only when there is one.
+    let found = logits.iter().fold(false, |found, logit| found | bad(logit));
+    if !found {
+        return Ok(());
+    }
+    Err(LlamaError::NotFinite(logits.iter().position(bad).unwrap_or(0)))
+}
+
 /// The index of the largest value, the first of equals; NaN never wins. In lanes, because a
 /// vocabulary has 150,000 entries and a loop over one maximum cannot be vectorised.
 pub fn argmax(values: &[f32]) -> usize {
@@ -193,6 +206,16 @@ mod tests {
         }
         assert_eq!(argmax(&[f32::NAN, 1.0, f32::NAN]), 1);
         assert_eq!(argmax(&[]), 0);
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_named() {
+        let mut logits = vec![f32::NEG_INFINITY; 1000];
+        assert_eq!(check_finite(&logits), Ok(()));
+        for value in [f32::NAN, -f32::NAN, f32::INFINITY] {
+            logits[777] = value;
+            assert_eq!(check_finite(&logits), Err(LlamaError::NotFinite(777)));
+        }
     }
 
     #[test]

@@ -148,6 +148,10 @@ impl Hint for Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
+            Self::NotFinite(_) => Some(
+                "the file is damaged, or its training diverged: get it again from where it came"
+                    .to_owned(),
+            ),
             Self::PromptTooLong { .. } => {
                 Some("shorten the prompt, or ask for a larger context".to_owned())
             }

@@ -121,6 +121,7 @@ pub(crate) fn ms_since(start: Instant) -> f64 {
 impl From<LlamaError> for Failure {
     fn from(error: LlamaError) -> Self {
         match error {
+            LlamaError::NotFinite(_) => Self::NotFinite(error.to_string()),
             LlamaError::Aborted | LlamaError::Cancelled => Self::Cancelled,
             LlamaError::Load { .. } | LlamaError::Context { .. } => Self::Load(error.to_string()),
             LlamaError::Path(_)
