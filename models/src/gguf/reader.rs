@@ -143,6 +143,18 @@ impl Gguf {
         self.files.iter().map(|file| file.path.as_path())
     }
 
+    /// Bytes after the last tensor of the files, beyond its padding, which no reader looks at.
+    pub fn trailing_bytes(&self) -> u64 {
+        let mut ends = vec![0; self.files.len()];
+        for tensor in &self.tensors {
+            ends[tensor.shard] = tensor.offset + tensor.bytes();
+        }
+        // The reader has held these sums against the file, and alignments are small.
+        let used = |file: &MappedFile, end: u64| file.data_offset + end + self.alignment;
+        let files = self.files.iter().zip(ends);
+        files.map(|(file, end)| (file.map.len() as u64).saturating_sub(used(file, end))).sum()
+    }
+
     /// Bytes of all files.
     pub fn file_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.map.len() as u64).sum()

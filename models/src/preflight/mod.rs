@@ -16,8 +16,17 @@ use crate::gguf::{ALIGNMENT_DEFAULT, ALIGNMENT_KEY, Gguf, Metadata, TensorInfo};
 use crate::inventory::{Role, is_single_expert};
 use crate::tensor::TensorType;
 
+/// Bytes after the last tensor that do no harm.
+const TRAILING_BYTES_MAX: u64 = 1 << 20;
+
 /// Checks an open model; gives the warnings when it may run.
 pub fn preflight(gguf: &Gguf) -> Result<Vec<Warning>, Refusal> {
+    // llama.cpp has every page of a mapped file read, also where no tensor lies: that takes hours
+    // for terabytes, be they nothing but holes.
+    let bytes = gguf.trailing_bytes();
+    if bytes > TRAILING_BYTES_MAX {
+        return Err(Refusal::Trailing { bytes });
+    }
     check(gguf.metadata(), gguf.tensors())
 }
 

@@ -44,6 +44,12 @@ pub enum Refusal {
         /// The rule that it breaks.
         rule: String,
     },
+    /// More after the last tensor than padding.
+    #[error("the file goes on for {bytes} bytes after the last tensor")]
+    Trailing {
+        /// Bytes that belong to no tensor.
+        bytes: u64,
+    },
     /// A tensor without elements.
     #[error("tensor without elements: {0}")]
     EmptyTensor(String),
