@@ -135,6 +135,10 @@ fn write_hint(error: &io::Error) -> Option<String> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("make room, or choose an --output on another disk".into())
         }
+        io::ErrorKind::FileTooLarge => Some(
+            "raise the limit (ulimit -f), or choose an --output on a disk that takes large files"
+                .into(),
+        ),
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
             Some("choose an --output that you may write to".into())
         }

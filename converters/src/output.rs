@@ -69,6 +69,7 @@ impl Output {
             places[*index].offset = header.data_offset + info.offset;
         }
         let fail = |source| ConvertError::Write { path: path.clone(), source };
+        within_limit(bytes).map_err(fail)?;
         let file = temporary(&path).map_err(fail)?;
         // the whole length at once: what no thread writes is padding, and reads as zero
         file.as_file().set_len(bytes).map_err(fail)?;
@@ -153,6 +154,25 @@ fn rename(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> {
         Err(error) if path.symlink_metadata().is_err() => Ok(error.file.persist(path).map(drop)?),
         Err(error) => Err(error.error),
     }
+}
+
+/// Refuses a file beyond what the system lets this process write (`ulimit -f`): trying would be
+/// answered with a signal that ends the process, and the half-written file would stay.
+#[cfg(unix)]
+pub(crate) fn within_limit(bytes: u64) -> io::Result<()> {
+    match rustix::process::getrlimit(rustix::process::Resource::Fsize).current {
+        Some(limit) if bytes > limit => {
+            let message = format!("{bytes} bytes, but files may have {limit} at most");
+            Err(io::Error::new(io::ErrorKind::FileTooLarge, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Nothing is known of such a limit elsewhere.
+#[cfg(not(unix))]
+pub(crate) fn within_limit(_: u64) -> io::Result<()> {
+    Ok(())
 }
 
 /// A new file beside `path`, locked for as long as it is open, after sweeping away what killed

@@ -12,6 +12,8 @@ use serde_json::{Map, json};
 
 use super::random::{Stream, encode};
 use super::tensors::Spec;
+use crate::output::within_limit;
+
 use super::{Progress, Seed, SeededError, WeightType, write_json};
 
 /// Bytes that are made at a time by all threads together.
@@ -74,6 +76,8 @@ struct Writer<'a, 'b> {
 impl Writer<'_, '_> {
     fn shard(&mut self, path: &Path, specs: &[Spec]) -> Result<(), SeededError> {
         let io = |error| SeededError::io(path, error);
+        let bytes = specs.iter().map(|spec| spec.elements() * self.seed.dtype.bytes()).sum();
+        within_limit(bytes).map_err(io)?;
         let mut file = File::create_new(path).map_err(io)?;
         file.write_all(&header(specs, self.seed.dtype).map_err(|e| io(e.into()))?).map_err(io)?;
         for spec in specs {
