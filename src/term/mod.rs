@@ -11,7 +11,8 @@ pub mod units;
 
 use std::io::{self, IsTerminal, Write};
 
-/// Where a command's words go: data to stdout, talk to stderr.
+/// Where a command's words go: data to stdout, talk to stderr. Talk is made [`neutral`] here, because names of files, of
+/// tensors and of classes come into messages from everywhere; data is data, and stays as it is.
 #[derive(Debug)]
 pub struct Printer {
     colour: bool,
@@ -71,22 +72,22 @@ impl Printer {
     /// One line of talk on stderr. Nobody listening to talk is no reason to fail.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", neutral(text));
         }
     }
 
     /// A warning on stderr; shown in quiet mode too, because nothing may go wrong silently.
     pub fn warn(&self, text: &str) {
         let label = self.paint("warning", "33;1");
-        let _ = writeln!(io::stderr().lock(), "{label}: {text}");
+        let _ = writeln!(io::stderr().lock(), "{label}: {}", neutral(text));
     }
 
     /// An error and, after a blank line, what to do about it.
     pub fn error(&self, message: &str, hint: Option<&str>) {
         let mut stderr = io::stderr().lock();
-        let _ = writeln!(stderr, "{}: {message}", self.paint("error", "31;1"));
+        let _ = writeln!(stderr, "{}: {}", self.paint("error", "31;1"), neutral(message));
         if let Some(hint) = hint {
-            let _ = writeln!(stderr, "\n{}: {hint}", self.paint("hint", "36;1"));
+            let _ = writeln!(stderr, "\n{}: {}", self.paint("hint", "36;1"), neutral(hint));
         }
     }
 
