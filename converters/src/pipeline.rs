@@ -218,8 +218,8 @@ impl Source for CheckpointSource<'_> {
         Ok(())
     }
 
-    fn stored(&self, _: usize) -> Option<(TensorType, &[u8])> {
-        None
+    fn stored(&self, _: usize) -> Result<Option<(TensorType, &[u8])>, ConvertError> {
+        Ok(None)
     }
 
     fn release(&self, tensor: usize) {

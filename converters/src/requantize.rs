@@ -3,6 +3,9 @@
 //! The output keeps the metadata in their order, except that `general.quantization_version` and
 //! `general.file_type` move to the end and `split.*` is left out; tensors are laid out by block,
 //! then by name. A tensor whose type does not change is copied. A source in shards is read as one.
+//!
+//! The source is mapped. Its length is looked at before every piece of it, so that a file which is
+//! cut meanwhile is an error; only a cut in the very moment of a read still ends the process.
 
 use crate::error::ConvertError;
 use crate::families::mark_quantized;
@@ -113,6 +116,7 @@ struct GgufSource<'a> {
 impl Source for GgufSource<'_> {
     fn read(&self, tensor: usize, start: u64, target: &mut [f32]) -> Result<(), ConvertError> {
         let info = self.infos[tensor];
+        self.file.check_length(info)?;
         let block = info.tensor_type.block_elements();
         let position = |elements: u64| (elements / block * info.tensor_type.block_bytes()) as usize;
         let end = start + target.len() as u64;
@@ -121,9 +125,10 @@ impl Source for GgufSource<'_> {
             .map_err(|source| ConvertError::Encode { tensor: info.name.clone(), source })
     }
 
-    fn stored(&self, tensor: usize) -> Option<(TensorType, &[u8])> {
+    fn stored(&self, tensor: usize) -> Result<Option<(TensorType, &[u8])>, ConvertError> {
         let info = self.infos[tensor];
-        Some((info.tensor_type, self.file.data(info)))
+        self.file.check_length(info)?;
+        Ok(Some((info.tensor_type, self.file.data(info))))
     }
 
     fn release(&self, _: usize) {}

@@ -26,8 +26,8 @@ pub(crate) trait Source: Sync {
     /// Reads values of a tensor from `start` on.
     fn read(&self, tensor: usize, start: u64, target: &mut [f32]) -> Result<(), ConvertError>;
 
-    /// The tensor as it is stored, when it may be copied.
-    fn stored(&self, tensor: usize) -> Option<(TensorType, &[u8])>;
+    /// The tensor as it is stored, when it may be copied; asked anew for every piece.
+    fn stored(&self, tensor: usize) -> Result<Option<(TensorType, &[u8])>, ConvertError>;
 
     /// The tensor is done with.
     fn release(&self, tensor: usize);
@@ -143,7 +143,7 @@ impl Job<'_> {
         bytes: &mut Vec<u8>,
     ) -> Result<(), ConvertError> {
         let tensor = piece.tensor;
-        let stored = self.source.stored(tensor);
+        let stored = self.source.stored(tensor)?;
         let mut is_read = false;
         for output in self.outputs {
             let target = output.place(tensor).tensor_type;

@@ -5,7 +5,7 @@ use crate::convert_support::{Reference, material, on};
 use crate::convert_variants::variants;
 use nfl_converters::checkpoint::Checkpoint;
 use nfl_converters::{ConvertError, Order, Step, convert, requantize};
-use nfl_models::gguf::Gguf;
+use nfl_models::gguf::{Gguf, GgufError};
 use nfl_models::{Hint, Level};
 use std::fs::{self, File};
 use std::ops::ControlFlow;
@@ -147,6 +147,31 @@ fn an_output_that_is_the_input_is_refused_even_when_overwriting() {
     }
     assert_eq!(fs::read(&path).unwrap(), before);
     assert_eq!(fixture.left(), ["model-F32.gguf"]);
+}
+
+#[test]
+fn a_source_that_shrinks_while_it_is_quantised_is_an_error() {
+    // copied as it is stored, and read as values
+    for level in [Level::F32, Level::Q8_0] {
+        let Some(fixture) = Fixture::new("biased") else { return };
+        fixture.convert(&[Level::F32]).unwrap();
+        let path = fixture.output().join("model-F32.gguf");
+        let source = Gguf::open(&path).unwrap();
+        let mut on_step = |step: Step<'_>| {
+            if matches!(step, Step::Started { .. }) {
+                File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+            }
+            ControlFlow::Continue(())
+        };
+        let order = Order { name: "other".to_owned(), ..fixture.order(&[level]) };
+        let error = requantize(&source, &order, &Reference, &mut on_step).unwrap_err();
+        assert!(
+            matches!(error, ConvertError::Gguf(GgufError::Shrunk { found: 100, .. })),
+            "{error}"
+        );
+        assert!(error.hint().unwrap().contains("leave the file alone"));
+        assert_eq!(fixture.left(), ["model-F32.gguf"]);
+    }
 }
 
 /// Overwrites one value in the middle of the data of the F32 checkpoint; the fourth tensor of 64 ×

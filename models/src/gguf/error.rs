@@ -150,6 +150,17 @@ pub enum GgufError {
         /// Size of the file.
         file_bytes: u64,
     },
+    /// The file became shorter after it was opened.
+    #[error("{path}: became shorter while it was read: {found} of {expected} bytes",
+        path = path.display())]
+    Shrunk {
+        /// The file.
+        path: PathBuf,
+        /// Bytes at opening.
+        expected: u64,
+        /// Bytes now.
+        found: u64,
+    },
     /// A split that does not fit together.
     #[error(transparent)]
     Split(#[from] super::split::SplitError),
@@ -197,6 +208,7 @@ impl Hint for GgufError {
             Self::Truncated { .. } | Self::OutOfFile { .. } => {
                 "the file is incomplete or damaged: download or convert it again"
             }
+            Self::Shrunk { .. } => "leave the file alone while it is read, then start again",
             Self::TensorType { id, .. } => match TensorType::removed(*id) {
                 Some((_, instead)) => {
                     return Some(format!("quantise the original again, to {instead}"));

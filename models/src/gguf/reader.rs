@@ -15,7 +15,8 @@ use super::split::{Part, SplitError, check_shard, shard_paths};
 /// One model: one file, or all shards of a split.
 ///
 /// The files stay mapped; nothing of the tensors' data is read before it is asked for. Whoever
-/// shortens a file meanwhile makes the kernel kill the reading process, as with every mapped file.
+/// shortens a file meanwhile makes the kernel kill the reading process, as with every mapped file;
+/// [`check_length`](Self::check_length) notices it before a read.
 #[derive(Debug)]
 pub struct Gguf {
     version: u32,
@@ -30,6 +31,8 @@ pub struct Gguf {
 #[derive(Debug)]
 struct MappedFile {
     path: PathBuf,
+    /// Kept open because another file may have taken the path meanwhile.
+    file: File,
     map: Mmap,
     data_offset: u64,
 }
@@ -128,6 +131,19 @@ impl Gguf {
         &file.map[start as usize..(start + tensor.bytes()) as usize]
     }
 
+    /// Fails when the file of a tensor has become shorter since it was opened. To be asked before
+    /// each read that may take place long after opening; a cut between the question and the end of
+    /// the read still ends the process (SIGBUS), which no check can prevent.
+    pub fn check_length(&self, tensor: &TensorInfo) -> Result<(), GgufError> {
+        let MappedFile { path, file, map, .. } = &self.files[tensor.shard];
+        let failed = |source| GgufError::Io { path: path.clone(), source };
+        let (found, expected) = (file.metadata().map_err(failed)?.len(), map.len() as u64);
+        if found < expected {
+            return Err(GgufError::Shrunk { path: path.clone(), expected, found });
+        }
+        Ok(())
+    }
+
     /// The alignment of the (first) file, in bytes.
     pub fn alignment(&self) -> u64 {
         self.alignment
@@ -166,14 +182,15 @@ fn in_file(path: &Path, source: GgufError) -> GgufError {
 }
 
 fn open_file(path: &Path) -> Result<(MappedFile, Header), GgufError> {
-    let map = map_file(path)?;
+    let (file, map) = map_file(path)?;
     let header = Header::parse(&map).map_err(|source| in_file(path, source))?;
-    Ok((MappedFile { path: path.to_path_buf(), map, data_offset: header.data_offset }, header))
+    let data_offset = header.data_offset;
+    Ok((MappedFile { path: path.to_path_buf(), file, map, data_offset }, header))
 }
 
 /// Maps a regular file. Pipes and devices are refused before they are opened, since opening one can
 /// block for ever.
-fn map_file(path: &Path) -> Result<Mmap, GgufError> {
+fn map_file(path: &Path) -> Result<(File, Mmap), GgufError> {
     let failed = |source| GgufError::Io { path: path.to_path_buf(), source };
     if !path.metadata().map_err(failed)?.is_file() {
         return Err(GgufError::NotAFile(path.to_path_buf()));
@@ -184,5 +201,6 @@ fn map_file(path: &Path) -> Result<Mmap, GgufError> {
     // can change the bytes under us; they are only ever read as numbers, and every length is
     // copied out before it is checked and used.
     let map = unsafe { Mmap::map(&file) };
-    map.map_err(failed)
+    let map = map.map_err(failed)?;
+    Ok((file, map))
 }
