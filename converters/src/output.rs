@@ -9,7 +9,7 @@
 use crate::error::ConvertError;
 use crate::order::Order;
 use crate::receipt::{Receipt, ReceiptTensor};
-use nfl_models::gguf::{Gguf, Header, Metadata, TensorInfo, TensorPlan, Writer};
+use nfl_models::gguf::{Array, Gguf, Header, Metadata, TensorInfo, TensorPlan, Value, Writer};
 use nfl_models::{Level, TensorType};
 use std::fs::{self, File};
 use std::io;
@@ -133,13 +133,35 @@ fn compare(written: &Gguf, planned: &Header, bytes: u64) -> Result<(), String> {
     if written.file_bytes() != bytes {
         return Err(format!("{} bytes, not {bytes}", written.file_bytes()));
     }
-    if *written.metadata() != planned.metadata {
+    if !same_metadata(written.metadata(), &planned.metadata) {
         return Err("metadata differ".to_owned());
     }
     if written.tensors() != planned.tensors {
         return Err("tensors differ".to_owned());
     }
     Ok(())
+}
+
+/// Same entries in the same order, bit by bit: a NaN, which equals nothing, is the same here.
+fn same_metadata(left: &Metadata, right: &Metadata) -> bool {
+    left.len() == right.len()
+        && left.iter().zip(right.iter()).all(|((left_key, left), (right_key, right))| {
+            left_key == right_key && same_value(left, right)
+        })
+}
+
+fn same_value(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::F32(left), Value::F32(right)) => left.to_bits() == right.to_bits(),
+        (Value::F64(left), Value::F64(right)) => left.to_bits() == right.to_bits(),
+        (Value::Array(Array::F32(left)), Value::Array(Array::F32(right))) => {
+            left.iter().map(|value| value.to_bits()).eq(right.iter().map(|value| value.to_bits()))
+        }
+        (Value::Array(Array::F64(left)), Value::Array(Array::F64(right))) => {
+            left.iter().map(|value| value.to_bits()).eq(right.iter().map(|value| value.to_bits()))
+        }
+        _ => left == right,
+    }
 }
 
 /// Gives a file its final name, replacing what has it only when `overwrite` says so.
@@ -242,4 +264,39 @@ fn write_at(file: &File, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_are_compared_by_bits() {
+        let with = |value: Value| -> Metadata { [("a", value)].into_iter().collect() };
+        let values = [
+            Value::from(f32::NAN),
+            Value::from(-f32::NAN),
+            Value::from(f64::NAN),
+            Value::from(0.0_f32),
+            Value::from(-0.0_f32),
+            Value::from(0.0_f64),
+            Value::from(-0.0_f64),
+            Value::from(vec![1.0_f32, f32::NAN]),
+            Value::from(vec![f32::NAN, 1.0_f32]),
+            Value::from(vec![1.0_f64, f64::NAN]),
+            Value::from(vec![0.0_f64, f64::NAN]),
+            Value::from(vec![0.0_f64]),
+            Value::from(0_u32),
+            Value::from("a"),
+        ];
+        for (row, left) in values.iter().enumerate() {
+            for (column, right) in values.iter().enumerate() {
+                let same = same_metadata(&with(left.clone()), &with(right.clone()));
+                assert_eq!(same, row == column, "{left:?} and {right:?}");
+            }
+        }
+        let one = with(Value::from(f32::NAN));
+        let other: Metadata = [("b", f32::NAN)].into_iter().collect();
+        assert!(!same_metadata(&one, &other) && !same_metadata(&one, &Metadata::new()));
+    }
 }

@@ -5,7 +5,7 @@ use crate::convert_support::{Reference, material, on};
 use crate::convert_variants::variants;
 use nfl_converters::checkpoint::Checkpoint;
 use nfl_converters::{ConvertError, Order, Step, convert, requantize};
-use nfl_models::gguf::{Gguf, GgufError};
+use nfl_models::gguf::{Array, Gguf, GgufError, Metadata, Writer};
 use nfl_models::{Hint, Level};
 use std::fs::{self, File};
 use std::ops::ControlFlow;
@@ -172,6 +172,22 @@ fn a_source_that_shrinks_while_it_is_quantised_is_an_error() {
         assert!(error.hint().unwrap().contains("leave the file alone"));
         assert_eq!(fixture.left(), ["model-F32.gguf"]);
     }
+}
+
+#[test]
+fn metadata_that_are_no_numbers_are_kept_as_they_are() {
+    let root = tempfile::tempdir().unwrap();
+    let (path, bits) = (root.path().join("nan.gguf"), 0x7fc0_1234);
+    let mut metadata = Metadata::new();
+    metadata.set("general.architecture", "llama");
+    metadata.set("odd", vec![1.0, f32::from_bits(bits)]);
+    Writer::new(File::create(&path).unwrap(), &metadata, vec![]).unwrap().finish().unwrap();
+    let source = Gguf::open(&path).unwrap();
+    let order = Order::new(vec![Level::F16], root.path().join("out"), "model");
+    let receipts = requantize(&source, &order, &Reference, &mut on).unwrap();
+    let written = Gguf::open(&receipts[0].path).unwrap();
+    let Some(Array::F32(values)) = written.metadata().array("odd") else { panic!("no array") };
+    assert_eq!(values[1].to_bits(), bits);
 }
 
 /// Overwrites one value in the middle of the data of the F32 checkpoint; the fourth tensor of 64 ×
