@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use nfl_converters::checkpoint::Checkpoint;
@@ -68,15 +69,39 @@ impl Draft {
     }
 }
 
-/// Opens what must be refused: within a second, with a hint, and with `text` in the message.
+/// Time that this thread has spent on a processor, so that a loaded machine fails no test; the time
+/// of day where the system does not tell.
+pub(crate) fn busy() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let spent = fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let spent = spent.and_then(|text| text.split(' ').next()?.parse().ok());
+    spent.map_or_else(|| START.get_or_init(Instant::now).elapsed(), Duration::from_nanos)
+}
+
+/// Opens what must be refused: within a second of work, with a hint, and with `text` in the message.
 #[track_caller]
 pub(crate) fn refused(path: &Path, text: &str) {
-    let start = Instant::now();
+    let start = busy();
     let error = Checkpoint::open(path).expect_err("must be refused");
-    assert!(start.elapsed() < Duration::from_secs(1), "{error}: {:?}", start.elapsed());
+    let took = busy().saturating_sub(start);
+    assert!(took < Duration::from_secs(1), "{error}: {took:?}");
     let message = error.to_string();
     assert!(message.contains(text), "{message:?} lacks {text:?}");
     assert!(!message.contains('\u{1b}'), "a control character: {message:?}");
     let hint = error.hint().unwrap_or_else(|| panic!("no hint: {message}"));
     assert!(!hint.ends_with('.') && !message.ends_with('.'), "{message:?} {hint:?}");
+}
+
+/// The clock of `busy` runs while the thread works, and stands while it waits.
+#[cfg(target_os = "linux")]
+#[test]
+fn waiting_is_no_work() {
+    let (start, wall) = (busy(), Instant::now());
+    std::thread::sleep(Duration::from_millis(300));
+    let waited = busy().saturating_sub(start);
+    assert!(waited < Duration::from_millis(200), "{waited:?}");
+    // Far longer than the work asked for, in case the machine has no time for this thread.
+    while busy().saturating_sub(start) < Duration::from_millis(50) {
+        assert!(wall.elapsed() < Duration::from_mins(1), "the clock stands");
+    }
 }
