@@ -31,7 +31,7 @@ pub use ggml::{BlockError, decode_blocks, encode_blocks};
 pub use logs::{Line, LogLevel, Mark};
 pub use model::Model;
 pub use observe::{Observer, TensorView};
-pub use sampler::{Sampler, argmax};
+pub use sampler::{Sampler, argmax, check_finite};
 pub use vocabulary::{TokenizeOptions, Vocabulary};
 
 /// A token's number in its vocabulary.

@@ -160,7 +160,7 @@ impl Drop for Chain {
 
 /// Refuses NaN and infinity, from which argmax would choose in silence, and llama.cpp by sorting what has no order. Minus
 /// infinity is no fault: some models forbid tokens with it.
-fn check_finite(logits: &[f32]) -> Result<(), LlamaError> {
+pub fn check_finite(logits: &[f32]) -> Result<(), LlamaError> {
     let bad = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
     // Without a way out of the loop it becomes vector code; the place is sought only when there is one.
     let found = logits.iter().fold(false, |found, logit| found | bad(logit));
