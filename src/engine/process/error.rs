@@ -148,6 +148,7 @@ impl Hint for Failure {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Refused { hint, .. } => hint.clone(),
+            Self::Load(reason) => Some(load_hint(reason).to_owned()),
             Self::NotFinite(_) => Some(
                 "the file is damaged, or its training diverged: get it again from where it came"
                     .to_owned(),
@@ -157,6 +158,19 @@ impl Hint for Failure {
             }
             _ => None,
         }
+    }
+}
+
+/// What llama.cpp's words suggest. It has no error codes: these texts are those of its log (0.1.161
+/// of our bindings), and where they change the general advice remains.
+fn load_hint(reason: &str) -> &'static str {
+    if reason.contains("unknown model architecture") {
+        "the llama.cpp in this nfl does not know such models: a newer nfl may"
+    } else if reason.contains("to allocate ") || reason.contains("out of memory") {
+        "there is not enough memory: try a smaller context, a smaller level or another model"
+    } else {
+        "the file is damaged, or of a version that the llama.cpp in this nfl does not know: convert \
+         the original again, or get the file again from where it came"
     }
 }
 
@@ -177,5 +191,20 @@ mod tests {
         let error = EngineError::WorkerDied { death, words: Vec::new() };
         assert_eq!(error.to_string(), "the engine's process died: exit status 3");
         assert_eq!(error.hint(), None);
+    }
+
+    #[test]
+    fn a_failed_load_says_what_to_do() {
+        let cases = [
+            ("a.gguf: unknown model architecture: 'dream'", "a newer nfl may"),
+            ("a.gguf: unable to allocate CUDA0 buffer", "not enough memory"),
+            ("context of 4096 tokens: failed to allocate buffer for kv cache", "smaller context"),
+            ("a.gguf: missing tensor 'blk.0.attn_q.weight'", "convert the original again"),
+            ("a.gguf: llama.cpp gave no reason", "convert the original again"),
+        ];
+        for (reason, advice) in cases {
+            let hint = EngineError::Failed(Failure::Load(reason.to_owned())).hint().unwrap();
+            assert!(hint.contains(advice) && !hint.ends_with('.'), "{reason}: {hint}");
+        }
     }
 }
