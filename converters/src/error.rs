@@ -6,7 +6,7 @@ use crate::quantize::EncodeError;
 use crate::quantize::mixture::BlockError;
 use crate::vocabulary::VocabularyError;
 use nfl_models::gguf::{GgufError, WriteError};
-use nfl_models::{Hint, InventoryError, Level, ShapeError, TensorType};
+use nfl_models::{Hint, InventoryError, Level, Refusal, ShapeError, TensorType};
 use std::io;
 use std::path::PathBuf;
 
@@ -32,6 +32,9 @@ pub enum ConvertError {
     /// The tensors are not those of the architecture.
     #[error(transparent)]
     Inventory(#[from] InventoryError),
+    /// The result would be refused before it runs.
+    #[error("the result could not run: {0}")]
+    Refused(#[from] Refusal),
     /// The block of a tensor cannot be told.
     #[error(transparent)]
     Block(#[from] BlockError),
@@ -105,6 +108,7 @@ impl Hint for ConvertError {
             Self::Gguf(error) => error.hint(),
             Self::Header(error) => error.hint(),
             Self::Shape(error) => error.hint(),
+            Self::Refused(refusal) => refusal.hint(),
             Self::UnknownFamily { class } => Some(known_families(class)),
             Self::UnknownTensor { .. } | Self::MissingTensor { .. } | Self::Inventory(_) => Some(
                 "compare the checkpoint with its source: files may be missing or of another model"

@@ -12,8 +12,8 @@ use crate::quantize::mixture::{self, Choice, Traits};
 use crate::receipt::Receipt;
 use crate::reshape::RowOrder;
 use crate::stream::{Job, JobTensor, Source, tell};
-use nfl_models::gguf::{Gguf, Metadata, TensorPlan};
-use nfl_models::{Level, Shape, TensorType, check_inventory};
+use nfl_models::gguf::{Gguf, Metadata, TensorInfo, TensorPlan};
+use nfl_models::{Level, Shape, TensorType, check_inventory, preflight};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -50,6 +50,9 @@ pub fn convert(
         })
         .collect();
     let choices = choose(&plan.metadata, &levels, &candidates, on_step)?;
+    for (level, choices) in levels.iter().zip(&choices) {
+        check_runs(&plan.metadata(*level), tensor_plans(&tensors, choices))?;
+    }
     let mut outputs = Vec::new();
     for ((level, path), choices) in levels.iter().zip(paths).zip(&choices) {
         let mut file: Vec<usize> = (0..tensors.len()).collect();
@@ -74,6 +77,19 @@ pub fn convert(
     finish(outputs, order, started, &check_file, on_step)
 }
 
+/// Refuses what `nfl run` would refuse, before hours are spent on it.
+fn check_runs(metadata: &Metadata, tensors: Vec<TensorPlan>) -> Result<(), ConvertError> {
+    let info = |plan: TensorPlan| {
+        let TensorPlan { name, dimensions, tensor_type } = plan;
+        // the check looks at no data, so places do not matter
+        TensorInfo { name, dimensions, tensor_type, offset: 0, shard: 0 }
+    };
+    let tensors: Vec<TensorInfo> = tensors.into_iter().map(info).collect();
+    // `nfl run` gives the warnings
+    preflight::check(metadata, &tensors)?;
+    Ok(())
+}
+
 /// Checks a finished file against the inventory of its architecture.
 fn check_file(file: &Gguf) -> Result<(), ConvertError> {
     Ok(check_inventory(&Shape::of(file)?, file.tensors())?)
@@ -94,6 +110,7 @@ fn vocabulary_only(
         tell(on_step, Step::Warning { text })?;
     }
     let metadata = plan.metadata(level);
+    check_runs(&metadata, vec![])?;
     let layout = Layout { level, path, metadata: &metadata, tensors: vec![], order: vec![] };
     finish(vec![Output::create(layout)?], order, started, &|_| Ok(()), on_step)
 }

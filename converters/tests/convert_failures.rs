@@ -5,7 +5,7 @@ use crate::convert_support::{Reference, material, on};
 use crate::convert_variants::variants;
 use nfl_converters::checkpoint::Checkpoint;
 use nfl_converters::{ConvertError, Order, Step, convert, requantize};
-use nfl_models::gguf::{Array, Gguf, GgufError, Metadata, Writer};
+use nfl_models::gguf::{Array, Gguf, GgufError, Metadata, TensorInfo, TensorPlan, Writer};
 use nfl_models::{Hint, Level};
 use std::fs::{self, File};
 use std::ops::ControlFlow;
@@ -266,6 +266,53 @@ fn the_configuration_decides_what_must_be_there() {
         assert!(error.to_string().contains(text), "{variant}: {to}: {error}");
         assert_eq!(fixture.left(), [""; 0], "{to}");
     }
+}
+
+#[test]
+fn what_could_not_run_is_not_made() {
+    let Some(fixture) = Fixture::new("biased") else { return };
+    fixture.configure(r#""rms_norm_eps":1e-6"#, r#""rms_norm_eps":-1"#);
+    let checkpoint = Checkpoint::open(&fixture.folder).unwrap();
+    let order = fixture.order(&[Level::F32, Level::Q8_0]);
+    for order in [Order { vocab_only: true, ..order.clone() }, order] {
+        // nothing is begun: the very first file would show
+        let mut on_step = |step: Step<'_>| {
+            assert!(!matches!(step, Step::Started { .. }));
+            ControlFlow::Continue(())
+        };
+        let error = convert(&checkpoint, &order, &Reference, &mut on_step).unwrap_err();
+        let ConvertError::Refused(refusal) = &error else { panic!("{error}") };
+        let text = "metadata llama.attention.layer_norm_rms_epsilon: -1 (must be zero or more)";
+        assert_eq!(error.to_string(), format!("the result could not run: {text}"));
+        assert_eq!(error.hint(), refusal.hint());
+        assert!(error.hint().is_some());
+        assert_eq!(fixture.left(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_that_could_not_run_can_still_be_quantised() {
+    let Some(fixture) = Fixture::new("biased") else { return };
+    fixture.convert(&[Level::F32]).unwrap();
+    let source = Gguf::open(&fixture.output().join("model-F32.gguf")).unwrap();
+    let mut metadata = source.metadata().clone();
+    metadata.set("llama.attention.layer_norm_rms_epsilon", -1.0_f32);
+    let plan = |tensor: &TensorInfo| TensorPlan {
+        name: tensor.name.clone(),
+        dimensions: tensor.dimensions.clone(),
+        tensor_type: tensor.tensor_type,
+    };
+    let broken = fixture.root.path().join("broken.gguf");
+    let plans = source.tensors().iter().map(plan).collect();
+    let mut writer = Writer::new(File::create(&broken).unwrap(), &metadata, plans).unwrap();
+    for tensor in source.tensors() {
+        writer.write(source.data(tensor)).unwrap();
+        writer.finish_tensor().unwrap();
+    }
+    writer.finish().unwrap();
+    let broken = Gguf::open(&broken).unwrap();
+    assert!(nfl_models::preflight(&broken).is_err());
+    requantize(&broken, &fixture.order(&[Level::Q8_0]), &Reference, &mut on).unwrap();
 }
 
 #[test]
