@@ -4,6 +4,9 @@ use super::Session;
 use crate::engine::frames::{FRAME_BYTES_MAX, Failure};
 use crate::engine::llama::{LlamaError, Token, check_finite};
 
+/// What is done with the logits after a position.
+type EachRow<'a> = dyn FnMut(usize, &[f32]) -> Result<(), LlamaError> + 'a;
+
 impl Session {
     /// The natural logarithm of the probability of each token from index `from` (at least 1) on,
     /// given all before it. The conversation in the cache is forgotten.
@@ -64,7 +67,7 @@ impl Session {
         tokens: &[Token],
         from: usize,
         progress: &mut dyn FnMut(f32),
-        each: &mut dyn FnMut(usize, &[f32]) -> Result<(), LlamaError>,
+        each: &mut EachRow<'_>,
     ) -> Result<(), LlamaError> {
         self.forget();
         let (batch_tokens, rows_max) = (self.context.batch_tokens(), self.context.outputs_max());
