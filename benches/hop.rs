@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nfl::engine::frames::{Event, Generation, Prompt};
 use nfl::engine::llama::{AbortFlag, Backend, Context, Model};
@@ -20,6 +21,9 @@ use nfl::term::Printer;
 
 /// Tokens of the prompt.
 const PROMPT_TOKENS: i32 = 8;
+
+/// Between two measurements: OpenMP's threads of the side that just computed go on spinning for some milliseconds.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Room for prompt and reply.
 const CONTEXT_TOKENS: u32 = 2048;
@@ -32,6 +36,7 @@ struct Times {
 
 /// Times a generation; `generate` hands events to its argument.
 fn measure(tokens: u32, generate: impl FnOnce(&mut dyn FnMut(Event) -> ControlFlow<()>)) -> Times {
+    thread::sleep(PAUSE);
     let start = Instant::now();
     let ms = || start.elapsed().as_secs_f64() * 1000.0;
     let mut first_token = None;
