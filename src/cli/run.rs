@@ -286,7 +286,9 @@ impl Session<'_> {
             match event {
                 Event::Reading(share) => progress.set((share * 1000.0) as u64),
                 Event::Text(text) => {
-                    progress.finish();
+                    if reply.is_empty() {
+                        progress.finish();
+                    }
                     reply.push_str(&text);
                     let shown = if is_terminal { term::neutral(&text) } else { text };
                     printed = self.printer.stream(&shown);
