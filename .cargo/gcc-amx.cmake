@@ -1,8 +1,8 @@
 # Read by CMake in every project() of llama.cpp (CMAKE_PROJECT_INCLUDE in .cargo/config.toml).
 #
 # GCC before 11.5, 12.4 and 13.3 drops the stores that fill a tile configuration (GCC bug 114098): on a processor with
-# Intel AMX the first quantised product then crashes. Without dead-store elimination the code is right. Only the files that
-# configure tiles are compiled so: elsewhere it costs speed.
+# Intel AMX the first quantised product then crashes. Without dead-store elimination the code is right. Only the
+# files that use tiles are compiled so: all others keep the flags of llama.cpp's own build.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64"
     AND CMAKE_CURRENT_SOURCE_DIR STREQUAL CMAKE_SOURCE_DIR)
   set(version ${CMAKE_CXX_COMPILER_VERSION})
