@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nfl_models::Hint;
 use nfl_models::gguf::{Gguf, GgufError, Metadata};
-use nfl_models::template::{ChatTemplate, Clock, Conversation, TemplateError};
+use nfl_models::template::{self, ChatTemplate, Clock, Conversation, TemplateError};
 use thiserror::Error;
 
 use super::event::Event;
@@ -13,9 +13,6 @@ use super::request::{Input, Message, Request, RequestError};
 use crate::engine::frames::{self, Done, Generation, LoadInfo, Prompt};
 use crate::engine::options::{LoadRequest, Sampling};
 use crate::engine::process::{CancelHandle, Engine, EngineError};
-
-/// Where a GGUF file keeps its chat template.
-const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
 /// Answers requests with one loaded model.
 #[derive(Debug)]
@@ -67,7 +64,8 @@ impl Responder {
         on_progress: &mut dyn FnMut(f32) -> ControlFlow<()>,
     ) -> Result<Self, ChatError> {
         let file = Gguf::open(&load.path)?;
-        let template = file.metadata().text(TEMPLATE_KEY).map(ChatTemplate::parse).transpose()?;
+        let template =
+            file.metadata().text(template::METADATA_KEY).map(ChatTemplate::parse).transpose()?;
         let sampling = sampling_of(file.metadata());
         drop(file);
         let engine = Engine::start(program, load, on_progress)?;

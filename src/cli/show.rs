@@ -7,6 +7,7 @@ use clap::Args;
 use nfl_models::footprint::Footprint;
 use nfl_models::gguf::{Gguf, Metadata, TensorInfo, Value};
 use nfl_models::preflight::preflight;
+use nfl_models::template;
 use nfl_models::{Level, Shape, TensorType};
 use serde_json::{Map, json};
 
@@ -18,9 +19,6 @@ const ARRAY_SHOWN_MAX: usize = 16;
 
 /// Characters of a metadata text in the human form.
 const TEXT_SHOWN_MAX: usize = 60;
-
-/// Where a GGUF file keeps its chat template.
-const TEMPLATE_KEY: &str = "tokenizer.chat_template";
 
 /// Show what is in a GGUF file: architecture, shape, levels by tensor, sizes, vocabulary, template.
 #[derive(Debug, Args)]
@@ -46,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     let gguf = Gguf::open(&arguments.file)?;
     if arguments.template {
         let hint = Some("a model without one continues texts: nfl run FILE PROMPT");
-        let template = gguf.metadata().text(TEMPLATE_KEY);
+        let template = gguf.metadata().text(template::METADATA_KEY);
         let template =
             template.ok_or_else(|| Failure::new("the file has no chat template", hint))?;
         return Ok(printer.line(&neutral(template))?);
@@ -103,7 +101,7 @@ fn summary(gguf: &Gguf, arguments: &Arguments) -> String {
     let weights =
         format!("{}, {:.2} bits each", units::count(parameters(gguf)), bits_per_weight(gguf));
     let level = level_of(metadata).map_or("-", Level::name);
-    let template = match metadata.text(TEMPLATE_KEY) {
+    let template = match metadata.text(template::METADATA_KEY) {
         Some(template) => format!("{} characters (--template prints it)", template.chars().count()),
         None => "none: continues texts".to_owned(),
     };
@@ -309,7 +307,7 @@ fn document(gguf: &Gguf, tensors: bool) -> serde_json::Value {
         "shape": shape_json(gguf),
         "footprint": footprint_json(gguf),
         "types": types,
-        "chat_template": metadata.text(TEMPLATE_KEY),
+        "chat_template": metadata.text(template::METADATA_KEY),
         "metadata": entries,
     });
     match preflight(gguf) {

@@ -3,13 +3,12 @@
 use std::fs;
 
 use nfl_models::gguf::{Metadata, Text};
+use nfl_models::template::METADATA_KEY;
 use serde_json::Value;
 
 use super::error::VocabularyError;
 use super::files::{Folder, Object};
 use super::limits::{CHAT_TEMPLATE_BYTES_MAX, CHAT_TEMPLATES_MAX};
-
-const KEY: &str = "tokenizer.chat_template";
 
 /// The name of the template that is used unless another is asked for.
 const DEFAULT: &str = "default";
@@ -106,7 +105,7 @@ pub(super) fn write(templates: Templates, metadata: &mut Metadata) {
             if !names.contains(&name) {
                 names.push(name.clone());
             }
-            set(metadata, format!("{KEY}.{name}"), template);
+            set(metadata, format!("{METADATA_KEY}.{name}"), template);
         }
     }
     if !names.is_empty() {
@@ -114,7 +113,7 @@ pub(super) fn write(templates: Templates, metadata: &mut Metadata) {
         metadata.set("tokenizer.chat_templates", names);
     }
     if let Some(default) = default {
-        set(metadata, KEY.to_owned(), default);
+        set(metadata, METADATA_KEY.to_owned(), default);
     }
 }
 

@@ -28,6 +28,8 @@ pub use clock::Clock;
 
 use crate::Hint;
 
+/// Where a GGUF file keeps its chat template.
+pub const METADATA_KEY: &str = "tokenizer.chat_template";
 /// The longest template that is read; the longest in use has about 17 kB.
 pub const SOURCE_BYTES_MAX: usize = 256 << 10;
 /// Instructions that a rendering may run, whatever the size of the conversation; about a third of a
