@@ -98,7 +98,7 @@ SNIPPETS = r"""
 {{ nested | tojson(indent=0) }}{{ [] | tojson(indent=2) }}{{ {'a': {}} | tojson(indent=4) }}
 {{ nested | tojson(ensure_ascii=True) }} {{ text | tojson(true) }}
 {{ nested | tojson(separators=(',', ':')) }} {{ nested | tojson(sort_keys=True) }} {{ nested | tojson(indent=1, separators=(';', '=')) }} {{ [1] | tojson(indent='--') }}
-{{ {1: 2, none: 3, true: 4, 1.5: 5} | tojson }}
+{{ {1: 2, none: 3, 1.5: 5} | tojson }}
 {{ missing | tojson }}
 {{ words | map('upper') | tojson }}
 {{ words | map('upper') | length }}
