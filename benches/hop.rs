@@ -16,7 +16,7 @@ use nfl::engine::frames::{Event, Generation, Prompt};
 use nfl::engine::llama::{AbortFlag, Backend, Context, Model};
 use nfl::engine::options::{ContextOptions, LoadRequest, ModelOptions};
 use nfl::engine::process::Engine;
-use nfl::engine::session::Session;
+use nfl::engine::scheduler::Scheduler;
 use nfl::term::Printer;
 
 /// Tokens of the prompt.
@@ -67,12 +67,12 @@ fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_nfl"))
 }
 
-fn in_process(file: &Path, context: &ContextOptions) -> Session {
+fn in_process(file: &Path, context: &ContextOptions) -> Scheduler {
     let options = ModelOptions::default();
     let model = Model::load(Backend::get(), file, &options, &mut |_| true).expect("the file loads");
     let abort = AbortFlag::default();
     let context = Context::new(&model, context, CONTEXT_TOKENS, Arc::clone(&abort), None);
-    Session::new(context.expect("the context fits"), abort)
+    Scheduler::new(context.expect("the context fits"), abort, 1)
 }
 
 fn main() -> ExitCode {
@@ -91,15 +91,15 @@ fn main() -> ExitCode {
         context_tokens: Some(CONTEXT_TOKENS),
         ..ContextOptions::with_threads(number(3, nfl::hardware::default_threads()))
     };
-    let mut session = in_process(Path::new(file), &options);
-    let load = LoadRequest { path: file.into(), model: ModelOptions::default(), context: options };
-    let mut engine = Engine::start(&program(), &load, &mut |_| ControlFlow::Continue(()))
+    let mut scheduler = in_process(Path::new(file), &options);
+    let load = LoadRequest::new(file, ModelOptions::default(), options);
+    let engine = Engine::start(&program(), &load, &mut |_| ControlFlow::Continue(()))
         .expect("the worker starts");
     let (mut here, mut there) = (Vec::new(), Vec::new());
     for round in 0..rounds as usize {
         let request = request(round, tokens);
         here.push(measure(tokens, |emit| {
-            session.generate(&request, emit).expect("it generates");
+            scheduler.generate(&request, emit).expect("it generates");
         }));
         there.push(measure(tokens, |emit| {
             engine.generate(&request, emit).expect("it generates");

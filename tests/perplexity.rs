@@ -26,15 +26,13 @@ fn perplexities_equal_the_oracles() {
     for line in table.lines().skip(1) {
         let cells: Vec<&str> = line.split('\t').collect();
         let expected: f64 = cells[3].split_whitespace().next().unwrap().parse().unwrap();
-        let request = LoadRequest {
-            path: fixture::material(cells[0]).unwrap(),
-            model: ModelOptions { repack: false, ..ModelOptions::default() },
-            context: ContextOptions {
-                context_tokens: Some(256),
-                flash_attention: FlashAttention::Off,
-                ..ContextOptions::with_threads(1)
-            },
+        let model = ModelOptions { repack: false, ..ModelOptions::default() };
+        let context = ContextOptions {
+            context_tokens: Some(256),
+            flash_attention: FlashAttention::Off,
+            ..ContextOptions::with_threads(1)
         };
+        let request = LoadRequest::new(fixture::material(cells[0]).unwrap(), model, context);
         let mut engine =
             Engine::start(fixture::program(), &request, &mut |_| ControlFlow::Continue(()))
                 .unwrap();

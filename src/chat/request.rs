@@ -60,6 +60,7 @@ pub struct Request {
     pub(super) stop: Vec<String>,
     pub(super) tokens_max: Option<u32>,
     pub(super) ignore_end: bool,
+    pub(super) shift: bool,
 }
 
 /// Why a request was refused.
@@ -116,13 +117,19 @@ impl Request {
         if tokens_max == Some(0) {
             return Err(RequestError::NoTokens);
         }
-        Ok(Self { input, sampling, stop, tokens_max, ignore_end: false })
+        Ok(Self { input, sampling, stop, tokens_max, ignore_end: false, shift: false })
     }
 
     /// The same request, going on when the model wants to end (`yes`): for measurements.
     #[must_use]
     pub fn ignore_end(self, yes: bool) -> Self {
         Self { ignore_end: yes, ..self }
+    }
+
+    /// The same request, forgetting the older half of a full context (`yes`) instead of ending.
+    #[must_use]
+    pub fn shift(self, yes: bool) -> Self {
+        Self { shift: yes, ..self }
     }
 }
 

@@ -116,6 +116,8 @@ impl Responder {
             tokens_max: request.tokens_max,
             ignore_end: request.ignore_end,
             special: false,
+            shift: request.shift,
+            client: 0,
         };
         let done = self.engine.generate(&generation, &mut |event| match event {
             frames::Event::Progress(share) => on_event(Event::Reading(share)),

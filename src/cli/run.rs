@@ -153,9 +153,9 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
     let placement = &arguments.placement;
     let threads = placement.threads.unwrap_or_else(hardware::default_threads);
-    let request = LoadRequest {
-        path: arguments.file.clone(),
-        model: ModelOptions {
+    let request = LoadRequest::new(
+        &arguments.file,
+        ModelOptions {
             load_mode: if placement.no_mmap { LoadMode::Read } else { LoadMode::Auto },
             lock_memory: placement.mlock,
             gpu_layers: placement.gpu_layers,
@@ -163,11 +163,11 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
             repack: !placement.no_repack,
             ..ModelOptions::default()
         },
-        context: ContextOptions {
+        ContextOptions {
             context_tokens: placement.context,
             ..ContextOptions::with_threads(threads)
         },
-    };
+    );
     let mut progress = Progress::permille(printer);
     progress.message("loading");
     let responder = Responder::start(&program, &request, &mut |share| {

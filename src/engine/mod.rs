@@ -9,7 +9,7 @@ pub mod frames;
 pub mod llama;
 pub mod options;
 pub mod process;
-pub mod session;
+pub mod scheduler;
 pub mod stop;
 pub mod text;
 pub mod worker;

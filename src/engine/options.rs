@@ -111,8 +111,13 @@ pub enum CacheType {
 /// How a context is created.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContextOptions {
-    /// Tokens of context; see [`ContextOptions::context_for`] for what None means.
+    /// Tokens of context of one conversation; see [`ContextOptions::context_for`] for what None
+    /// means.
     pub context_tokens: Option<u32>,
+    /// Conversations that are computed side by side, each with its own context.
+    pub sequences: u32,
+    /// Requests that may wait for one of them; more are refused.
+    pub queue_max: u32,
     /// Tokens handed over in one call, at the most.
     pub batch_tokens: u32,
     /// Tokens computed at once, at the most.
@@ -134,6 +139,8 @@ impl ContextOptions {
     pub fn with_threads(threads: u32) -> Self {
         Self {
             context_tokens: None,
+            sequences: 1,
+            queue_max: QUEUE_DEFAULT,
             batch_tokens: 2048,
             micro_batch_tokens: 512,
             threads,
@@ -168,13 +175,14 @@ impl ContextOptions {
 
     /// Whether the numbers can be handed to llama.cpp at all.
     pub fn check(&self) -> Result<(), OptionError> {
-        for (what, value) in [
-            ("batch", self.batch_tokens),
-            ("micro-batch", self.micro_batch_tokens),
-            ("threads", self.threads),
-            ("prompt threads", self.prompt_threads),
+        for (what, value, limit) in [
+            ("batch", self.batch_tokens, BATCH_TOKENS_MAX),
+            ("micro-batch", self.micro_batch_tokens, BATCH_TOKENS_MAX),
+            ("threads", self.threads, THREADS_MAX),
+            ("prompt threads", self.prompt_threads, THREADS_MAX),
+            ("sequences", self.sequences, SEQUENCES_MAX),
+            ("waiting requests", self.queue_max, QUEUE_MAX),
         ] {
-            let limit = if what.ends_with("threads") { THREADS_MAX } else { BATCH_TOKENS_MAX };
             if value == 0 || value > limit {
                 return Err(OptionError::OutOfRange {
                     what,
@@ -187,11 +195,30 @@ impl ContextOptions {
     }
 }
 
+/// The most sequences of one context that llama.cpp takes.
+pub const SEQUENCES_MAX: u32 = 256;
+
+/// Requests that wait when nobody asks for another number.
+pub const QUEUE_DEFAULT: u32 = 256;
+
+/// The most requests that may wait.
+pub const QUEUE_MAX: u32 = 1 << 16;
+
 /// The most threads that ggml takes.
 pub const THREADS_MAX: u32 = 512;
 
 /// The most tokens of one batch.
 pub const BATCH_TOKENS_MAX: u32 = 1 << 16;
+
+/// Where the worker keeps what its cache held, so that a prompt it knows need not be read again
+/// after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateOptions {
+    /// The folder, which belongs to nobody else.
+    pub directory: PathBuf,
+    /// Bytes of all files in it, at the most; the ones unused for longest go first.
+    pub bytes_max: u64,
+}
 
 /// A model and how to load it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +229,17 @@ pub struct LoadRequest {
     pub model: ModelOptions,
     /// How its context is created.
     pub context: ContextOptions,
+    /// Files and folders besides the model that the worker may read.
+    pub readable: Vec<PathBuf>,
+    /// Where states are saved; nowhere when None.
+    pub states: Option<StateOptions>,
+}
+
+impl LoadRequest {
+    /// A model alone, in a context as described.
+    pub fn new(path: impl Into<PathBuf>, model: ModelOptions, context: ContextOptions) -> Self {
+        Self { path: path.into(), model, context, readable: Vec::new(), states: None }
+    }
 }
 
 /// How the next token is chosen.

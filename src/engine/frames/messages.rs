@@ -55,6 +55,10 @@ pub enum Request {
     },
     /// Memory in use: answered by Memory.
     Memory,
+    /// What runs and waits: answered by Status.
+    Status,
+    /// Save what is worth it and end: answered by Unloaded, the last of all events.
+    Unload,
     /// Stop the call of this number; no reply of its own.
     Cancel,
 }
@@ -90,6 +94,10 @@ pub struct Generation {
     pub ignore_end: bool,
     /// Write special tokens out as text.
     pub special: bool,
+    /// When the context is full, forget the older half of it and go on, instead of ending.
+    pub shift: bool,
+    /// Who asks: requests of one client wait for each other before they wait for those of another.
+    pub client: u64,
 }
 
 impl Generation {
@@ -102,6 +110,8 @@ impl Generation {
             tokens_max: Some(tokens_max),
             ignore_end: false,
             special: false,
+            shift: false,
+            client: 0,
         }
     }
 }
@@ -160,6 +170,15 @@ pub enum Event {
     },
     /// Memory in use.
     Memory(MemoryUse),
+    /// What runs and waits.
+    Status(Status),
+    /// The model is unloaded: how many states were saved.
+    Unloaded {
+        /// Their number.
+        states: usize,
+        /// Why there are not more, if something failed.
+        error: Option<String>,
+    },
     /// The call failed; the worker lives on.
     Failed(Failure),
 }
@@ -188,10 +207,14 @@ pub struct Done {
     pub prompt_tokens: u32,
     /// How many of them were in the context already.
     pub cached_tokens: u32,
+    /// How many of these came from a saved state.
+    pub restored_tokens: u32,
     /// Tokens that were generated, without the one that ends a text.
     pub generated_tokens: u32,
     /// Tokens that were computed one at a time during `decode_ms`.
     pub decoded_tokens: u32,
+    /// Milliseconds from the request's arrival until it was its turn.
+    pub queue_ms: f64,
     /// Milliseconds for reading the prompt.
     pub prompt_ms: f64,
     /// Milliseconds from the first token to the end.
@@ -203,6 +226,23 @@ pub struct Done {
 }
 
 impl Done {
+    /// The account of a reply that was cancelled before it began.
+    pub fn cancelled() -> Self {
+        Self {
+            reason: Reason::Cancelled,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            restored_tokens: 0,
+            generated_tokens: 0,
+            decoded_tokens: 0,
+            queue_ms: 0.0,
+            prompt_ms: 0.0,
+            decode_ms: 0.0,
+            first_token_ms: None,
+            seed: 0,
+        }
+    }
+
     /// Tokens a second while generating; None when nothing was computed after the first token.
     pub fn decode_rate(&self) -> Option<f64> {
         rate(self.decoded_tokens, self.decode_ms)
@@ -253,6 +293,25 @@ pub struct MemoryUse {
     pub resident_bytes: Option<u64>,
     /// Bytes in memory that belong to no file.
     pub anonymous_bytes: Option<u64>,
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Conversations that can be computed side by side.
+    pub slots: u32,
+    /// How many of them are being answered.
+    pub busy: u32,
+    /// Requests that wait for one.
+    pub waiting: u32,
+    /// Tokens in the cache, of all conversations.
+    pub held_tokens: u64,
+    /// Room of one conversation in tokens.
+    pub context_tokens: u32,
+    /// Batches computed since loading.
+    pub steps: u64,
+    /// Requests that came to an end since loading, whatever end.
+    pub finished: u64,
 }
 
 /// What was loaded.
@@ -325,6 +384,12 @@ pub enum Failure {
     /// The request cannot be carried out as it is.
     #[error("{0}")]
     Request(String),
+    /// As many requests wait as may.
+    #[error("{waiting} requests are waiting already")]
+    Busy {
+        /// Their number.
+        waiting: usize,
+    },
     /// No model is loaded.
     #[error("no model is loaded")]
     NotLoaded,

@@ -19,23 +19,24 @@
 //!         ◄── Done | Failed
 //! ```
 //!
-//! Calls are answered one after the other in the order they came; every reply bears the number of
-//! its call. The worker ends when its standard input closes.
+//! Any number of calls may be under way; every reply bears the number of its call. Generations are
+//! answered side by side as far as there are slots, the others wait their turn. The worker ends when
+//! its standard input closes.
 
 mod messages;
 mod pipe;
 
 pub use messages::{
     Call, DeviceInfo, Done, Event, Failure, Generation, LoadInfo, MemoryUse, Prompt, Reason, Reply,
-    Request, SpecialToken,
+    Request, SpecialToken, Status,
 };
-pub use pipe::{FrameError, FrameReader, FrameWriter};
+pub use pipe::{FrameBuffer, FrameError, FrameReader, FrameWriter};
 
 /// The argument that turns the program into a worker.
 pub const WORKER_ARGUMENT: &str = "__worker";
 
 /// The number of this protocol; a worker of another build is refused.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Bytes of one frame: the longest prompt, or the most logits of one reply.
 pub const FRAME_BYTES_MAX: usize = 256 << 20;

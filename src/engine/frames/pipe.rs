@@ -11,6 +11,9 @@ use super::FRAME_BYTES_MAX;
 /// Bytes that a buffer keeps between frames; a rare large one is given back.
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
+/// Bytes that are taken from a pipe at once: as many as it holds on Linux.
+const PIECE_BYTES: usize = 1 << 16;
+
 /// Why a frame could not be read or written.
 #[derive(Debug, Error)]
 pub enum FrameError {
@@ -62,39 +65,74 @@ impl<W: Write> FrameWriter<W> {
     }
 }
 
-/// Reads frames.
+/// Frames out of bytes that arrive in pieces of any length.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+    /// Where the next frame begins.
+    start: usize,
+}
+
+impl FrameBuffer {
+    /// Adds what has arrived.
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+            self.bytes.shrink_to(BUFFER_BYTES_KEPT);
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next message that is complete.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        let Some((length, rest)) = self.bytes[self.start..].split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(FrameError::TooLong(length));
+        }
+        let Some(frame) = rest.get(..length) else {
+            // The beginning of a long frame is moved once, to grow in place from there.
+            self.bytes.drain(..self.start);
+            self.start = 0;
+            return Ok(None);
+        };
+        let message = postcard::from_bytes(frame)?;
+        self.start += 4 + length;
+        Ok(Some(message))
+    }
+}
+
+/// Reads frames from a pipe, waiting for them.
 #[derive(Debug)]
 pub struct FrameReader<R> {
     pipe: R,
-    buffer: Vec<u8>,
+    frames: FrameBuffer,
+    piece: Box<[u8]>,
 }
 
 impl<R: Read> FrameReader<R> {
-    /// Reads from a pipe, which should have a buffer of its own.
+    /// Reads from a pipe, which needs no buffer of its own.
     pub fn new(pipe: R) -> Self {
-        Self { pipe, buffer: Vec::new() }
+        let piece = vec![0; PIECE_BYTES].into_boxed_slice();
+        Self { pipe, frames: FrameBuffer::default(), piece }
     }
 
     /// Reads one message, waiting for it.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
-        let mut length = [0; 4];
-        self.pipe.read_exact(&mut length).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => FrameError::Closed,
-            _ => FrameError::Pipe(error),
-        })?;
-        let length = u32::from_le_bytes(length) as usize;
-        if length > FRAME_BYTES_MAX {
-            return Err(FrameError::TooLong(length));
+        loop {
+            if let Some(message) = self.frames.take()? {
+                return Ok(message);
+            }
+            match self.pipe.read(&mut self.piece) {
+                Ok(0) => return Err(FrameError::Closed),
+                Ok(length) => self.frames.push(&self.piece[..length]),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(FrameError::Pipe(error)),
+            }
         }
-        // The buffer grows with what arrives, not with what the length promises.
-        self.buffer.clear();
-        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
-        let Self { pipe, buffer } = self;
-        let read = pipe.by_ref().take(length as u64).read_to_end(buffer)?;
-        if read < length {
-            return Err(FrameError::Closed);
-        }
-        Ok(postcard::from_bytes(buffer)?)
     }
 }
 
@@ -162,7 +200,7 @@ mod tests {
         promise.push(0);
         let mut reader = FrameReader::new(promise.as_slice());
         assert!(matches!(reader.read::<Reply>(), Err(FrameError::Closed)));
-        assert!(reader.buffer.capacity() < 1 << 16);
+        assert!(reader.frames.bytes.capacity() < 1 << 16);
         let result = FrameReader::new(&b"<!DOCTYPE html>"[..]).read::<Reply>();
         assert!(matches!(result, Err(FrameError::TooLong(_))), "{result:?}");
     }

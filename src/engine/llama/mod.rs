@@ -10,6 +10,7 @@
 
 #![expect(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
+mod batch;
 mod context;
 mod devices;
 mod ggml;
@@ -25,7 +26,8 @@ use std::sync::OnceLock;
 use llama_cpp_sys_2 as sys;
 use thiserror::Error;
 
-pub use context::{AbortFlag, Context};
+pub use batch::Batch;
+pub use context::{AbortFlag, Context, Sequence, Watch};
 pub use devices::{Device, DeviceKind, devices};
 pub use ggml::{BlockError, decode_blocks, encode_blocks};
 pub use logs::{Line, LogLevel, Mark};

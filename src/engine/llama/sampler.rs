@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use llama_cpp_sys_2 as sys;
 
-use super::{Context, LlamaError, Token};
+use super::{LlamaError, Token};
 use crate::engine::options::Sampling;
 
 /// Tokens that a truncating sampler keeps in any case.
@@ -47,26 +47,16 @@ impl Sampler {
         }
     }
 
-    /// The next token after the last decoded batch, whose last position has logits.
-    pub fn sample(&mut self, context: &mut Context) -> Result<Token, LlamaError> {
-        let output = context.last_output()?;
-        check_finite(context.logits_of_last()?)?;
-        if self.penalties.is_some() || self.chain.is_none() {
-            let logits = context.logits_of_last()?;
-            if let Some(penalties) = &self.penalties {
-                penalties.apply(logits);
-            }
-            if self.chain.is_none() {
-                let token = argmax(logits) as Token;
-                self.accept(&[token]);
-                return Ok(token);
-            }
+    /// The next token by a row of logits, which is changed.
+    pub fn sample(&mut self, logits: &mut [f32]) -> Result<Token, LlamaError> {
+        check_finite(logits)?;
+        if let Some(penalties) = &self.penalties {
+            penalties.apply(logits);
         }
-        let chain = self.chain.as_ref().ok_or(LlamaError::Sampler)?;
-        // SAFETY: chain and context are alive, and the last batch has an output.
-        let token =
-            unsafe { sys::llama_sampler_sample(chain.0.as_ptr(), context.as_ptr(), output) };
-        context.vocabulary().check(token)?;
+        let token = match &mut self.chain {
+            None => argmax(logits) as Token,
+            Some(chain) => chain.choose(logits)?,
+        };
         self.accept(&[token]);
         Ok(token)
     }
@@ -141,6 +131,23 @@ impl Chain {
         // SAFETY: as above.
         chain.add(unsafe { sys::llama_sampler_init_dist(seed) })?;
         Ok(chain)
+    }
+
+    fn choose(&self, logits: &[f32]) -> Result<Token, LlamaError> {
+        let mut candidates: Vec<sys::llama_token_data> = (0..)
+            .zip(logits)
+            .map(|(id, &logit)| sys::llama_token_data { id, logit, p: 0.0 })
+            .collect();
+        let mut array = sys::llama_token_data_array {
+            data: candidates.as_mut_ptr(),
+            size: candidates.len(),
+            selected: -1,
+            sorted: false,
+        };
+        // SAFETY: the array describes the candidates, which outlive the call.
+        unsafe { sys::llama_sampler_apply(self.0.as_ptr(), &raw mut array) };
+        let selected = usize::try_from(array.selected).map_err(|_| LlamaError::Sampler)?;
+        candidates.get(selected).map(|chosen| chosen.id).ok_or(LlamaError::Sampler)
     }
 
     fn add(&self, sampler: *mut sys::llama_sampler) -> Result<(), LlamaError> {

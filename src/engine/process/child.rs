@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::error::{Death, EngineError};
+use super::mailbox::Mailbox;
 use crate::engine::frames::{
     Call, FrameError, FrameReader, FrameWriter, Reply, Request, WORKER_ARGUMENT,
 };
@@ -28,36 +29,36 @@ const DYING: Duration = Duration::from_secs(2);
 /// How long its last words may take to arrive after its death.
 const WORDS_WAIT: Duration = Duration::from_millis(200);
 
-/// What every holder of a handle may do to the worker, from any thread.
+/// What every holder of a handle may do to the worker, from any thread and across restarts.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
-    /// The call that runs; 0 when none does.
-    running: AtomicU64,
+    /// The number of the call that was made last.
+    calls: AtomicU64,
     input: Mutex<Option<FrameWriter<ChildStdin>>>,
     process: Mutex<Option<Process>>,
+    mailbox: Mutex<Arc<Mailbox>>,
 }
 
 impl Shared {
-    /// Sends a call, which runs from here on.
+    /// A number that no call has had.
+    pub(super) fn next_number(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// The answers of the worker that runs now.
+    pub(super) fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&lock(&self.mailbox))
+    }
+
+    /// Sends a call.
     pub(super) fn send(&self, call: &Call) -> Result<(), FrameError> {
-        self.running.store(call.number, Ordering::SeqCst);
         lock(&self.input).as_mut().ok_or(FrameError::Closed)?.write(call)
     }
 
-    /// A call is over: nothing is left to cancel.
-    pub(super) fn finished(&self, number: u64) {
-        let _ = self.running.compare_exchange(number, 0, Ordering::SeqCst, Ordering::SeqCst);
-    }
-
-    /// Cancels the call that runs.
-    pub(super) fn cancel(&self) {
-        let number = self.running.load(Ordering::SeqCst);
-        if number != 0
-            && let Some(input) = lock(&self.input).as_mut()
-        {
-            // A worker that is gone needs no cancellation.
-            let _ = input.write(&Call { number, request: Request::Cancel });
-        }
+    /// Cancels a call.
+    pub(super) fn cancel(&self, number: u64) {
+        // A worker that is gone needs no cancellation.
+        let _ = self.send(&Call { number, request: Request::Cancel });
     }
 
     /// Ends the worker at once.
@@ -81,8 +82,10 @@ impl Shared {
 pub(super) struct Child {
     shared: Arc<Shared>,
     process_id: u32,
-    output: FrameReader<BufReader<ChildStdout>>,
+    output: Mutex<FrameReader<ChildStdout>>,
     words: Arc<Words>,
+    /// How the worker died, once somebody has waited for it.
+    death: Mutex<Option<Death>>,
 }
 
 /// What the keeper hands over once the process runs.
@@ -112,11 +115,12 @@ impl Child {
             .unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it ended")))
             .map_err(failed)?;
         let process_id = parts.process.id();
-        shared.running.store(0, Ordering::SeqCst);
+        *lock(&shared.mailbox) = Arc::default();
         *lock(&shared.input) = Some(FrameWriter::new(parts.input));
         *lock(&shared.process) = Some(parts.process);
-        let output = FrameReader::new(BufReader::new(parts.output));
-        Ok(Self { shared: Arc::clone(shared), process_id, output, words })
+        let output = Mutex::new(FrameReader::new(parts.output));
+        let death = Mutex::new(None);
+        Ok(Self { shared: Arc::clone(shared), process_id, output, words, death })
     }
 
     pub(super) fn process_id(&self) -> u32 {
@@ -124,12 +128,17 @@ impl Child {
     }
 
     /// The next reply, waiting for it.
-    pub(super) fn read(&mut self) -> Result<Reply, FrameError> {
-        self.output.read()
+    pub(super) fn read(&self) -> Result<Reply, FrameError> {
+        lock(&self.output).read()
     }
 
     /// Waits for the end of a worker that has closed its pipe or was killed.
-    pub(super) fn reap(&mut self) -> Death {
+    pub(super) fn reap(&self) -> Death {
+        let mut known = lock(&self.death);
+        *known.get_or_insert_with(|| self.wait())
+    }
+
+    fn wait(&self) -> Death {
         let started = Instant::now();
         let mut pause = Duration::from_micros(100);
         loop {

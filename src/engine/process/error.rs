@@ -156,6 +156,7 @@ impl Hint for Failure {
             Self::PromptTooLong { .. } => {
                 Some("shorten the prompt, or ask for a larger context".to_owned())
             }
+            Self::Busy { .. } => Some("try again in a moment".to_owned()),
             _ => None,
         }
     }

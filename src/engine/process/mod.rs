@@ -2,30 +2,32 @@
 
 mod child;
 mod error;
+mod mailbox;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::frames::{
-    Call, Done, Event, FrameError, Generation, LoadInfo, MemoryUse, PROTOCOL, Reply, Request,
+    Call, Done, Event, Failure, FrameError, Generation, LoadInfo, MemoryUse, PROTOCOL, Reply,
+    Request, Status,
 };
 use super::options::LoadRequest;
 use child::{Child, Shared};
+use mailbox::Mailbox;
 
 pub use error::{Death, EngineError};
 
 /// A model in a worker process of its own. Dropping it ends the worker and gives the memory back.
+/// Any number of threads may ask at the same time.
 #[derive(Debug)]
 pub struct Engine {
     program: PathBuf,
     request: LoadRequest,
     shared: Arc<Shared>,
+    mailbox: Arc<Mailbox>,
     child: Child,
     info: LoadInfo,
-    calls: u64,
-    /// How the worker died, once it has.
-    death: Option<Death>,
 }
 
 /// Loading progress, 0 to 1, in; whether to go on, out.
@@ -55,10 +57,9 @@ impl Engine {
             program: program.to_owned(),
             request: request.clone(),
             shared: Arc::clone(shared),
+            mailbox: shared.mailbox(),
             child,
             info: LoadInfo::default(),
-            calls: 0,
-            death: None,
         };
         engine.greet()?;
         let number = engine.call(Request::Load(request.clone()))?;
@@ -79,10 +80,22 @@ impl Engine {
     /// [`EngineError::WorkerDied`].
     pub fn restart(&mut self, on_progress: OnProgress<'_>) -> Result<(), EngineError> {
         self.shared.kill();
-        // With its death on record, dropping the old engine leaves the new worker alone.
-        self.death = Some(self.child.reap());
+        // With its end on record, dropping the old engine leaves the new worker alone.
+        self.died();
         *self = Self::launch(&self.program, &self.request, &self.shared, on_progress)?;
         Ok(())
+    }
+
+    /// Unloads the model. What was computed is saved when there is a place for it; returns how many
+    /// states were.
+    pub fn unload(self) -> Result<usize, EngineError> {
+        match self.ask(Request::Unload)? {
+            Event::Unloaded { states, error: None } => Ok(states),
+            Event::Unloaded { error: Some(message), .. } => {
+                Err(EngineError::Failed(Failure::Request(message)))
+            }
+            event => Err(unexpected(&event)),
+        }
     }
 
     /// What was loaded.
@@ -92,7 +105,7 @@ impl Engine {
 
     /// Whether the worker has not died, as far as is known.
     pub fn is_alive(&self) -> bool {
-        self.death.is_none()
+        self.mailbox.end().is_none()
     }
 
     /// The worker's process number.
@@ -100,28 +113,35 @@ impl Engine {
         self.child.process_id()
     }
 
-    /// A handle that stops replies from other threads, across restarts.
+    /// A handle that stops all replies from other threads, across restarts.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle { shared: Arc::clone(&self.shared) }
+        CancelHandle { shared: Arc::clone(&self.shared), call: None }
+    }
+
+    /// Asks for the continuation of a prompt. The reply is stopped when what is returned is dropped
+    /// before its end.
+    pub fn submit(&self, request: &Generation) -> Result<Answer<'_>, EngineError> {
+        let call = self.call(Request::Generate(request.clone()))?;
+        Ok(Answer { engine: self, call, is_over: false })
     }
 
     /// Continues a prompt. Events arrive as they happen: Progress while a long prompt is read,
     /// PromptDone, Token. When `on_event` returns Break the reply is stopped, and no further events
     /// are handed out.
     pub fn generate(
-        &mut self,
+        &self,
         request: &Generation,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Done, EngineError> {
-        let number = self.call(Request::Generate(request.clone()))?;
+        let mut answer = self.submit(request)?;
         let mut listening = true;
         loop {
-            match self.next(number)? {
+            match answer.next_event()? {
                 Event::Done(done) => return Ok(done),
                 event => {
                     if listening && on_event(event).is_break() {
                         listening = false;
-                        self.shared.cancel();
+                        answer.cancel_handle().cancel();
                     }
                 }
             }
@@ -130,7 +150,7 @@ impl Engine {
 
     /// The tokens of a text.
     pub fn tokenize(
-        &mut self,
+        &self,
         text: &str,
         add_special: bool,
         parse_special: bool,
@@ -143,7 +163,7 @@ impl Engine {
     }
 
     /// The bytes of tokens; special ones are written out when `special`.
-    pub fn detokenize(&mut self, tokens: &[i32], special: bool) -> Result<Vec<u8>, EngineError> {
+    pub fn detokenize(&self, tokens: &[i32], special: bool) -> Result<Vec<u8>, EngineError> {
         match self.ask(Request::Detokenize { tokens: tokens.to_vec(), special })? {
             Event::Bytes(bytes) => Ok(bytes),
             event => Err(unexpected(&event)),
@@ -151,7 +171,7 @@ impl Engine {
     }
 
     /// The natural logarithm of the probability of each token from index `from` (at least 1) on.
-    pub fn score(&mut self, tokens: &[i32], from: usize) -> Result<Vec<f64>, EngineError> {
+    pub fn score(&self, tokens: &[i32], from: usize) -> Result<Vec<f64>, EngineError> {
         match self.ask(Request::Score { tokens: tokens.to_vec(), from })? {
             Event::Scores(scores) => Ok(scores),
             event => Err(unexpected(&event)),
@@ -160,7 +180,7 @@ impl Engine {
 
     /// The logits after each of the positions, which ascend; one row a position.
     pub fn logits(
-        &mut self,
+        &self,
         tokens: &[i32],
         positions: &[usize],
     ) -> Result<Vec<Vec<f32>>, EngineError> {
@@ -174,15 +194,23 @@ impl Engine {
     }
 
     /// The worker's memory now.
-    pub fn memory(&mut self) -> Result<MemoryUse, EngineError> {
+    pub fn memory(&self) -> Result<MemoryUse, EngineError> {
         match self.ask(Request::Memory)? {
             Event::Memory(memory) => Ok(memory),
             event => Err(unexpected(&event)),
         }
     }
 
+    /// What the worker is doing now.
+    pub fn status(&self) -> Result<Status, EngineError> {
+        match self.ask(Request::Status)? {
+            Event::Status(status) => Ok(status),
+            event => Err(unexpected(&event)),
+        }
+    }
+
     /// The first frame of a worker, without which the program is something else.
-    fn greet(&mut self) -> Result<(), EngineError> {
+    fn greet(&self) -> Result<(), EngineError> {
         let refuse =
             |reason: String| EngineError::NotAWorker { program: self.program.clone(), reason };
         match self.child.read() {
@@ -198,50 +226,44 @@ impl Engine {
     }
 
     /// Sends a call and returns its number.
-    fn call(&mut self, request: Request) -> Result<u64, EngineError> {
-        if self.death.is_some() {
-            return Err(self.died());
-        }
-        self.calls += 1;
-        let call = Call { number: self.calls, request };
-        match self.shared.send(&call) {
-            Ok(()) => Ok(call.number),
-            Err(FrameError::TooLong(bytes)) => Err(EngineError::TooLong(bytes)),
-            Err(_) => Err(self.died()),
-        }
-    }
-
-    /// The next event of a call; a failure becomes an error.
-    fn next(&mut self, number: u64) -> Result<Event, EngineError> {
-        loop {
-            let reply = match self.child.read() {
-                Ok(reply) => reply,
-                Err(FrameError::Closed) => return Err(self.died()),
-                Err(error) => {
-                    // After a broken frame nothing that follows means anything.
-                    self.shared.kill();
-                    let _ = self.died();
-                    return Err(EngineError::Protocol(error.to_string()));
-                }
-            };
-            if reply.number != number {
-                continue;
-            }
-            let is_last = !matches!(
-                reply.event,
-                Event::Progress(_) | Event::PromptDone { .. } | Event::Token { .. }
-            );
-            if is_last {
-                self.shared.finished(number);
-            }
-            return match reply.event {
-                Event::Failed(failure) => Err(EngineError::Failed(failure)),
-                event => Ok(event),
-            };
+    fn call(&self, request: Request) -> Result<u64, EngineError> {
+        let number = self.shared.next_number();
+        self.mailbox.open(number)?;
+        let sent = self.shared.send(&Call { number, request });
+        let Err(error) = sent else { return Ok(number) };
+        self.mailbox.close(number);
+        match error {
+            FrameError::TooLong(bytes) => Err(EngineError::TooLong(bytes)),
+            _ => Err(self.died()),
         }
     }
 
-    fn ask(&mut self, request: Request) -> Result<Event, EngineError> {
+    /// The next event of a call; a failure becomes an error. After the last one the call is over.
+    fn next(&self, number: u64) -> Result<Event, EngineError> {
+        let event = self.mailbox.next(number, &|| match self.child.read() {
+            Ok(reply) => Ok(reply),
+            Err(FrameError::Closed) => Err(self.death()),
+            Err(error) => {
+                // After a broken frame nothing that follows means anything.
+                self.shared.kill();
+                self.child.reap();
+                Err(EngineError::Protocol(error.to_string()))
+            }
+        });
+        let is_last = !matches!(
+            event,
+            Ok(Event::Progress(_) | Event::PromptDone { .. } | Event::Token { .. })
+        );
+        if is_last {
+            self.mailbox.close(number);
+        }
+        match event? {
+            Event::Failed(failure) => Err(EngineError::Failed(failure)),
+            event => Ok(event),
+        }
+    }
+
+    fn ask(&self, request: Request) -> Result<Event, EngineError> {
         let number = self.call(request)?;
         loop {
             match self.next(number)? {
@@ -252,9 +274,14 @@ impl Engine {
     }
 
     /// The worker is gone: how, and what it said last.
-    fn died(&mut self) -> EngineError {
-        let death = *self.death.get_or_insert_with(|| self.child.reap());
+    fn death(&self) -> EngineError {
+        let death = self.child.reap();
         EngineError::WorkerDied { death, words: self.child.last_words() }
+    }
+
+    /// Puts the worker's death on record.
+    fn died(&self) -> EngineError {
+        self.mailbox.set_end(self.death())
     }
 }
 
@@ -266,9 +293,40 @@ fn unexpected(event: &Event) -> EngineError {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.death.is_none() {
+        if self.is_alive() {
             self.shared.kill();
             self.child.reap();
+        }
+    }
+}
+
+/// A reply that is on its way.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    engine: &'a Engine,
+    call: u64,
+    is_over: bool,
+}
+
+impl Answer<'_> {
+    /// The next event, waiting for it; the last one is [`Event::Done`].
+    pub fn next_event(&mut self) -> Result<Event, EngineError> {
+        let event = self.engine.next(self.call);
+        self.is_over |= matches!(event, Ok(Event::Done(_)) | Err(_));
+        event
+    }
+
+    /// A handle that stops this reply from another thread.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle { shared: Arc::clone(&self.engine.shared), call: Some(self.call) }
+    }
+}
+
+impl Drop for Answer<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.engine.shared.cancel(self.call);
+            self.engine.mailbox.close(self.call);
         }
     }
 }
@@ -277,13 +335,22 @@ impl Drop for Engine {
 #[derive(Debug, Clone)]
 pub struct CancelHandle {
     shared: Arc<Shared>,
+    /// None stops all.
+    call: Option<u64>,
 }
 
 impl CancelHandle {
-    /// Stops the running reply, which then ends with [`Reason::Cancelled`](super::frames::Reason);
-    /// does nothing when none is running.
+    /// Stops the reply, which then ends with [`Reason::Cancelled`](super::frames::Reason); does
+    /// nothing when none is running.
     pub fn cancel(&self) {
-        self.shared.cancel();
+        match self.call {
+            Some(call) => self.shared.cancel(call),
+            None => {
+                for call in self.shared.mailbox().calls() {
+                    self.shared.cancel(call);
+                }
+            }
+        }
     }
 
     /// Ends the worker at once: for one that does not answer.

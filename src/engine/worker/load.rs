@@ -1,29 +1,34 @@
 //! Loading a model: our own check first, then llama.cpp, then an account of what came of it.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use nfl_models::Hint;
 use nfl_models::gguf::Gguf;
+use sha2::{Digest, Sha256};
 
-use super::control::Control;
+use super::inbox::Inbox;
 use super::memory::memory_use;
+use super::state::lock;
 use crate::engine::frames::{DeviceInfo, Failure, LoadInfo, SpecialToken};
 use crate::engine::llama::{
-    Backend, Context, DeviceKind, Line, LogLevel, Model, Token, Vocabulary, devices,
+    AbortFlag, Backend, Context, DeviceKind, Line, LogLevel, Model, Token, Vocabulary, devices,
 };
-use crate::engine::options::LoadRequest;
-use crate::engine::session::{Session, ms_since};
+use crate::engine::options::{ContextOptions, LoadRequest};
+use crate::engine::scheduler::{Fingerprint, Scheduler, States, ms_since};
 
 /// Lines of placement and warnings that are handed on.
 const LINES_MAX: usize = 64;
+
+/// Bytes of a tensor that are looked at, twice, to tell its model from others.
+const SAMPLE_BYTES: usize = 1024;
 
 /// A loaded model.
 pub(super) struct Loaded {
     pub(super) vocabulary: Vocabulary,
     /// None when only the vocabulary was asked for.
-    pub(super) session: Option<Session>,
+    pub(super) scheduler: Option<Scheduler>,
     /// The model's files.
     pub(super) files: Vec<PathBuf>,
 }
@@ -31,7 +36,7 @@ pub(super) struct Loaded {
 /// Loads what was asked for.
 pub(super) fn load(
     request: &LoadRequest,
-    control: &Control,
+    inbox: &Arc<Mutex<Inbox>>,
     progress: &mut dyn FnMut(f32),
 ) -> Result<(Loaded, LoadInfo), Failure> {
     let started = Instant::now();
@@ -41,18 +46,26 @@ pub(super) fn load(
     let mark = backend.mark();
     let model = Model::load(backend, &first, &request.model, &mut |share| {
         progress(share);
-        !control.is_cancelled()
+        !lock(inbox).is_pointless()
     })?;
     let vocabulary = model.vocabulary();
-    let session = if request.model.vocabulary_only {
+    let scheduler = if request.model.vocabulary_only {
         None
     } else {
-        Some(open_session(&model, request, control)?)
+        let scheduler = open_scheduler(&model, request, inbox)?;
+        Some(match open_states(request) {
+            Ok(Some(states)) => scheduler.with_states(states),
+            Ok(None) => scheduler,
+            Err(message) => {
+                warnings.push(message);
+                scheduler
+            }
+        })
     };
     let lines = backend.lines_since(mark);
     let (serious, notes) = sorted_warnings(&lines);
     warnings.extend(serious);
-    let loaded = Loaded { vocabulary, session, files };
+    let loaded = Loaded { vocabulary, scheduler, files };
     let load_ms = ms_since(started);
     let info = account(&loaded, request, load_ms);
     warnings.extend(stretched(&info));
@@ -113,15 +126,48 @@ fn check(path: &Path) -> Result<Checked, Failure> {
     })
 }
 
-fn open_session(
+fn open_scheduler(
     model: &Arc<Model>,
     request: &LoadRequest,
-    control: &Control,
-) -> Result<Session, Failure> {
+    inbox: &Arc<Mutex<Inbox>>,
+) -> Result<Scheduler, Failure> {
     let context_tokens = request.context.context_for(model.context_trained_tokens())?;
-    let abort = control.abort_flag();
-    let context = Context::new(model, &request.context, context_tokens, Arc::clone(&abort), None)?;
-    Ok(Session::new(context, abort))
+    let abort = AbortFlag::default();
+    let mut context =
+        Context::new(model, &request.context, context_tokens, Arc::clone(&abort), None)?;
+    let watched = Arc::clone(inbox);
+    context.set_watch(Box::new(move || lock(&watched).is_pointless()));
+    Ok(Scheduler::new(context, abort, request.context.queue_max as usize))
+}
+
+/// The saved states of this model; a folder that cannot be used costs time, not the model.
+fn open_states(request: &LoadRequest) -> Result<Option<States>, String> {
+    let Some(options) = &request.states else { return Ok(None) };
+    let told = |error: &dyn std::fmt::Display| format!("saved states are not used: {error}");
+    let gguf = Gguf::open(&request.path).map_err(|error| told(&error))?;
+    let fingerprint = fingerprint(&gguf, &request.context);
+    States::open(options, fingerprint).map(Some).map_err(|error| told(&error))
+}
+
+/// What a state depends on: the model, by its list of tensors and samples of each, and how the cache
+/// is laid out. llama.cpp's own format changes with its version.
+fn fingerprint(gguf: &Gguf, context: &ContextOptions) -> Fingerprint {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    let layout = (context.key_type, context.value_type, context.flash_attention);
+    hash.update(format!("{layout:?}"));
+    // The cache knows tokens by their numbers, not by their texts.
+    for (key, value) in gguf.metadata().iter().filter(|(key, _)| !key.starts_with("tokenizer.")) {
+        hash.update(format!("{key} {value:?}"));
+    }
+    for tensor in gguf.tensors() {
+        let data = gguf.data(tensor);
+        hash.update(format!("{} {:?} {}", tensor.name, tensor.dimensions, tensor.tensor_type));
+        for start in [0, data.len() / 2] {
+            hash.update(&data[start..data.len().min(start + SAMPLE_BYTES)]);
+        }
+    }
+    hash.finalize().into()
 }
 
 fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
@@ -132,7 +178,8 @@ fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
         let bytes = vocabulary.pieces(&[id], true).ok()?;
         Some(SpecialToken { id, text: String::from_utf8_lossy(&bytes).into_owned() })
     };
-    let context = loaded.session.as_ref().map_or(0, |session| session.context().context_tokens());
+    let context = loaded.scheduler.as_ref();
+    let context = context.map_or(0, |scheduler| scheduler.context().context_tokens());
     LoadInfo {
         architecture: model.metadata("general.architecture").unwrap_or_default(),
         description: model.description(),

@@ -1,81 +1,130 @@
 //! The worker's state: at most one model, and the calls that it answers.
 
-use std::fs::File;
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::control::Control;
+use super::inbox::Inbox;
 use super::load::{Loaded, load};
 use super::memory::memory_use;
-use crate::engine::frames::{Call, Event, Failure, FrameError, FrameWriter, Reply, Request};
+use super::platform::Output;
+use crate::engine::frames::{
+    Call, Event, Failure, FrameError, FrameWriter, Reply, Request, Status,
+};
 use crate::engine::llama::TokenizeOptions;
-use crate::engine::session::Session;
+use crate::engine::scheduler::Scheduler;
 
-/// The least step of progress that is told.
+/// The least step of loading progress that is told.
 const PROGRESS_STEP: f32 = 0.01;
 
 pub(super) struct Worker {
     outbox: Outbox,
-    control: Arc<Control>,
+    inbox: Arc<Mutex<Inbox>>,
     loaded: Option<Loaded>,
+    ended: bool,
 }
 
 impl Worker {
-    pub(super) fn new(writer: FrameWriter<File>, control: Arc<Control>) -> Self {
-        Self { outbox: Outbox { writer, number: 0, told: 0.0, error: None }, control, loaded: None }
+    pub(super) fn new(writer: FrameWriter<Output>, inbox: Arc<Mutex<Inbox>>) -> Self {
+        Self { outbox: Outbox { writer, error: None }, inbox, loaded: None, ended: false }
     }
 
-    /// Answers one call. An error means that the pipe is gone.
-    pub(super) fn answer(&mut self, call: Call) -> Result<(), FrameError> {
-        self.control.begin(call.number);
-        self.outbox.begin(call.number);
-        let event = self.carry_out(call.request).unwrap_or_else(Event::Failed);
-        // A pipe that failed is reported by the line after.
-        let _ = self.outbox.send(event);
-        self.outbox.error.take().map_or(Ok(()), Err)
+    /// Answers what has come and computes one step. Returns whether to go on.
+    pub(super) fn turn(&mut self) -> bool {
+        let is_idle = self.scheduler().is_none_or(Scheduler::is_idle);
+        lock(&self.inbox).look(is_idle);
+        while let Some(call) = { lock(&self.inbox).next_call() } {
+            self.answer(call);
+        }
+        let cancelled = lock(&self.inbox).take_cancelled();
+        let Self { outbox, inbox, loaded, .. } = self;
+        if let Some(scheduler) = loaded.as_mut().and_then(|loaded| loaded.scheduler.as_mut()) {
+            for call in cancelled {
+                scheduler.cancel(call);
+            }
+            let mut emit = |call, event| outbox.send(call, event);
+            scheduler.admit(&mut emit);
+            lock(inbox).set_running(scheduler.running());
+            scheduler.step(&mut emit);
+            lock(inbox).set_running(std::iter::empty());
+        }
+        !self.ended && self.outbox.error.is_none() && !lock(&self.inbox).has_ended()
     }
 
-    fn carry_out(&mut self, request: Request) -> Result<Event, Failure> {
-        match request {
+    /// Answers a call, or takes it in to be answered step by step.
+    fn answer(&mut self, call: Call) {
+        let number = call.number;
+        match self.carry_out(number, call.request) {
+            Ok(Some(event)) => self.outbox.send(number, event),
+            Ok(None) => {}
+            Err(failure) => self.outbox.send(number, Event::Failed(failure)),
+        }
+    }
+
+    fn carry_out(&mut self, number: u64, request: Request) -> Result<Option<Event>, Failure> {
+        let event = match request {
             Request::Load(request) => {
+                self.stop_all();
                 // Two models at once may be more than the memory holds.
                 self.loaded = None;
-                let outbox = &mut self.outbox;
-                let (loaded, info) =
-                    load(&request, &self.control, &mut |share| outbox.progress(share))?;
+                lock(&self.inbox).set_running(std::iter::once(number));
+                let (outbox, mut told) = (&mut self.outbox, 0.0);
+                let (loaded, info) = load(&request, &self.inbox, &mut |share| {
+                    if share - told >= PROGRESS_STEP {
+                        told = share;
+                        outbox.send(number, Event::Progress(share));
+                    }
+                })?;
                 self.loaded = Some(loaded);
-                Ok(Event::Loaded(Box::new(info)))
+                Event::Loaded(Box::new(info))
             }
             Request::Tokenize { text, add_special, parse_special } => {
                 let options = TokenizeOptions { add_special, parse_special };
-                Ok(Event::Tokens(self.loaded()?.vocabulary.tokenize(&text, options)?))
+                Event::Tokens(self.loaded()?.vocabulary.tokenize(&text, options)?)
             }
             Request::Detokenize { tokens, special } => {
-                Ok(Event::Bytes(self.loaded()?.vocabulary.pieces(&tokens, special)?))
+                Event::Bytes(self.loaded()?.vocabulary.pieces(&tokens, special)?)
             }
             Request::Generate(request) => {
-                let (session, outbox) = self.session()?;
-                let done = session.generate(&request, &mut |event| match event {
-                    Event::Progress(share) => {
-                        outbox.progress(share);
-                        outbox.state()
-                    }
-                    event => outbox.send(event),
-                })?;
-                Ok(Event::Done(done))
+                self.scheduler_mut()?.submit(number, &request)?;
+                return Ok(None);
             }
             Request::Score { tokens, from } => {
-                let (session, outbox) = self.session()?;
-                let scores = session.score(&tokens, from, &mut |share| outbox.progress(share))?;
-                Ok(Event::Scores(scores))
+                self.scheduler_mut()?.submit_score(number, tokens, from)?;
+                return Ok(None);
             }
             Request::Logits { tokens, positions } => {
-                let vocabulary_tokens = self.loaded()?.vocabulary.len();
-                let values = self.session()?.0.logits(&tokens, &positions)?;
-                Ok(Event::Logits { vocabulary_tokens, values })
+                self.scheduler_mut()?.submit_logits(number, tokens, positions)?;
+                return Ok(None);
             }
-            Request::Memory => Ok(Event::Memory(memory_use(&self.loaded()?.files))),
-            Request::Cancel => Err(Failure::Request("a cancellation is no call".to_owned())),
+            Request::Memory => Event::Memory(memory_use(&self.loaded()?.files)),
+            Request::Status => {
+                Event::Status(self.scheduler().map_or_else(Status::default, Scheduler::status))
+            }
+            Request::Unload => {
+                self.stop_all();
+                self.ended = true;
+                self.save_states()
+            }
+            Request::Cancel => {
+                return Err(Failure::Request("a cancellation is no call".to_owned()));
+            }
+        };
+        Ok(Some(event))
+    }
+
+    /// Ends everything that runs or waits.
+    fn stop_all(&mut self) {
+        let Self { outbox, loaded, .. } = self;
+        if let Some(scheduler) = loaded.as_mut().and_then(|loaded| loaded.scheduler.as_mut()) {
+            scheduler.cancel_all();
+            scheduler.admit(&mut |call, event| outbox.send(call, event));
+        }
+    }
+
+    fn save_states(&mut self) -> Event {
+        let scheduler = self.loaded.as_mut().and_then(|loaded| loaded.scheduler.as_mut());
+        match scheduler.map_or(Ok(0), Scheduler::save_states) {
+            Ok(states) => Event::Unloaded { states, error: None },
+            Err(error) => Event::Unloaded { states: 0, error: Some(error.to_string()) },
         }
     }
 
@@ -83,43 +132,31 @@ impl Worker {
         self.loaded.as_ref().ok_or(Failure::NotLoaded)
     }
 
-    fn session(&mut self) -> Result<(&mut Session, &mut Outbox), Failure> {
+    fn scheduler(&self) -> Option<&Scheduler> {
+        self.loaded.as_ref()?.scheduler.as_ref()
+    }
+
+    fn scheduler_mut(&mut self) -> Result<&mut Scheduler, Failure> {
         let loaded = self.loaded.as_mut().ok_or(Failure::NotLoaded)?;
-        let session = loaded.session.as_mut().ok_or(Failure::VocabularyOnly)?;
-        Ok((session, &mut self.outbox))
+        loaded.scheduler.as_mut().ok_or(Failure::VocabularyOnly)
     }
 }
 
-/// Sends the events of the running call.
+/// Sends events.
 struct Outbox {
-    writer: FrameWriter<File>,
-    number: u64,
-    /// The progress that was told last.
-    told: f32,
+    writer: FrameWriter<Output>,
     error: Option<FrameError>,
 }
 
 impl Outbox {
-    fn begin(&mut self, number: u64) {
-        self.number = number;
-        self.told = 0.0;
-    }
-
-    fn send(&mut self, event: Event) -> ControlFlow<()> {
+    fn send(&mut self, number: u64, event: Event) {
         if self.error.is_none() {
-            self.error = self.writer.write(&Reply { number: self.number, event }).err();
-        }
-        self.state()
-    }
-
-    fn state(&self) -> ControlFlow<()> {
-        if self.error.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn progress(&mut self, share: f32) {
-        if share - self.told >= PROGRESS_STEP {
-            self.told = share;
-            let _ = self.send(Event::Progress(share));
+            self.error = self.writer.write(&Reply { number, event }).err();
         }
     }
+}
+
+/// The inbox; a panic elsewhere ends the worker anyway.
+pub(super) fn lock(inbox: &Mutex<Inbox>) -> MutexGuard<'_, Inbox> {
+    inbox.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,17 +1,17 @@
-//! Real weights through the session: llama.cpp's own answers on the same files are the judge.
+//! Real weights through the scheduler: llama.cpp's own answers on the same files are the judge.
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::Session;
+use super::Scheduler;
 use crate::engine::frames::{Done, Event, Generation, Prompt, Reason};
 use crate::engine::llama::{AbortFlag, Backend, Context, Model, TokenizeOptions};
 use crate::engine::options::{ContextOptions, ModelOptions, Sampling};
 
 /// The shared material, or None with a line when it is not there.
-fn material(path: &str) -> Option<PathBuf> {
+pub(super) fn material(path: &str) -> Option<PathBuf> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/material").join(path);
     if path.exists() {
         return Some(path);
@@ -20,21 +20,21 @@ fn material(path: &str) -> Option<PathBuf> {
     None
 }
 
-fn session(path: &str, repack: bool) -> Option<Session> {
+fn session(path: &str, repack: bool) -> Option<Scheduler> {
     let path = material(path)?;
     let options = ModelOptions { repack, ..ModelOptions::default() };
     let model = Model::load(Backend::get(), &path, &options, &mut |_| true).unwrap();
     let abort = AbortFlag::default();
     let options = ContextOptions::with_threads(1);
     let context = Context::new(&model, &options, 512, Arc::clone(&abort), None).unwrap();
-    Some(Session::new(context, abort))
+    Some(Scheduler::new(context, abort, 16))
 }
 
-fn text_prompt(text: &str) -> Prompt {
+pub(super) fn text_prompt(text: &str) -> Prompt {
     Prompt::Text { text: text.to_owned(), add_special: true, parse_special: false }
 }
 
-fn generate(session: &mut Session, request: &Generation) -> (String, Done) {
+fn generate(session: &mut Scheduler, request: &Generation) -> (String, Done) {
     let mut text = String::new();
     let done = session
         .generate(request, &mut |event| {
@@ -73,7 +73,7 @@ fn tolerance(file: &str) -> f64 {
 
 /// As llama-perplexity computes it: chunks of 256, the beginning token in front, the second half
 /// scored.
-fn perplexity(session: &mut Session) -> f64 {
+fn perplexity(session: &mut Scheduler) -> f64 {
     let text = fs::read_to_string(material("oracle/ppl-text.txt").unwrap()).unwrap();
     let options = TokenizeOptions { add_special: true, parse_special: false };
     let tokens = session.tokenize(&text, options).unwrap();
@@ -82,7 +82,7 @@ fn perplexity(session: &mut Session) -> f64 {
     for chunk in tokens.chunks_exact(256) {
         let mut chunk = chunk.to_vec();
         chunk[0] = begin;
-        let scores = session.score(&chunk, 129, &mut |_| {}).unwrap();
+        let scores = session.score(&chunk, 129).unwrap();
         sum -= scores.iter().sum::<f64>();
         count += scores.len();
     }

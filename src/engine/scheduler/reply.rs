@@ -1,0 +1,173 @@
+//! A reply in the making: the choice of its tokens, its text so far, and its account.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Instant;
+
+use super::ms_since;
+use crate::engine::frames::{Done, Event, Failure, Generation, Reason};
+use crate::engine::llama::{Context, Sampler, Token, Vocabulary};
+use crate::engine::stop::StopFilter;
+use crate::engine::text::TextStream;
+
+#[derive(Debug)]
+pub(super) struct Reply {
+    vocabulary: Vocabulary,
+    sampler: Sampler,
+    filter: StopFilter,
+    stream: TextStream,
+    tokens_max: Option<u32>,
+    ignore_end: bool,
+    special: bool,
+    /// Whether the beginning of a full context may go.
+    shifts: bool,
+    done: Done,
+    /// When the request came.
+    started: Instant,
+    /// When it got its slot.
+    admitted: Instant,
+    first_token: Option<Instant>,
+    /// The token that was chosen last and is not in the cache yet.
+    next: Option<Token>,
+    bytes: Vec<u8>,
+    text: String,
+}
+
+impl Reply {
+    pub(super) fn new(
+        request: &Generation,
+        prompt_tokens: usize,
+        context: &Context,
+        started: Instant,
+    ) -> Result<Self, Failure> {
+        request.sampling.check()?;
+        let filter = StopFilter::new(&request.stop)?;
+        let seed = request.sampling.seed.unwrap_or_else(random_seed);
+        let vocabulary = context.vocabulary().clone();
+        let sampler = Sampler::new(&request.sampling, seed, context.context_tokens())?;
+        Ok(Self {
+            vocabulary,
+            sampler,
+            filter,
+            stream: TextStream::default(),
+            tokens_max: request.tokens_max,
+            ignore_end: request.ignore_end,
+            special: request.special,
+            shifts: request.shift,
+            done: Done { prompt_tokens: prompt_tokens as u32, seed, ..Done::cancelled() },
+            started,
+            admitted: started,
+            first_token: None,
+            next: None,
+            bytes: Vec::new(),
+            text: String::new(),
+        })
+    }
+
+    /// The token to compute next; None while the prompt is read.
+    pub(super) fn next_token(&self) -> Option<Token> {
+        self.next
+    }
+
+    pub(super) fn shifts(&self) -> bool {
+        self.shifts
+    }
+
+    /// It got a slot that holds this many tokens of its prompt, `restored` of them from a file.
+    pub(super) fn admit(&mut self, cached: usize, restored: usize) {
+        self.admitted = Instant::now();
+        self.done.queue_ms = ms_since(self.started);
+        self.done.cached_tokens = cached as u32;
+        self.done.restored_tokens = restored as u32;
+    }
+
+    /// Its prompt is read.
+    pub(super) fn prompt_done(&mut self, prompt: &[Token]) -> Event {
+        self.done.prompt_ms = ms_since(self.admitted);
+        self.sampler.accept(prompt);
+        Event::PromptDone {
+            tokens: self.done.prompt_tokens,
+            cached_tokens: self.done.cached_tokens,
+            ms: self.done.prompt_ms,
+        }
+    }
+
+    /// Whether no token was asked for.
+    pub(super) fn wants_nothing(&self) -> bool {
+        self.tokens_max == Some(0)
+    }
+
+    /// A token that was chosen is in the cache now.
+    pub(super) fn computed(&mut self) {
+        self.next = None;
+        self.done.decoded_tokens += 1;
+    }
+
+    /// Chooses the next token from a row of logits and tells of it. Returns why the reply ends, if
+    /// it does.
+    pub(super) fn choose(
+        &mut self,
+        logits: &mut [f32],
+        send: &mut dyn FnMut(Event),
+    ) -> Result<Option<Reason>, Failure> {
+        let token = self.sampler.sample(logits)?;
+        if self.first_token.is_none() {
+            self.done.first_token_ms = Some(ms_since(self.started));
+            self.first_token = Some(Instant::now());
+        }
+        if !self.ignore_end && self.vocabulary.is_end_of_generation(token) {
+            return Ok(Some(Reason::EndOfText));
+        }
+        self.done.generated_tokens += 1;
+        self.next = Some(token);
+        // The event leaves before the next computation, so that the reader works while it runs.
+        let (text, stopped) = self.write(token)?;
+        send(Event::Token { id: Some(token), text });
+        if stopped {
+            return Ok(Some(Reason::Stop));
+        }
+        let is_full = self.tokens_max == Some(self.done.generated_tokens);
+        Ok(is_full.then_some(Reason::Length))
+    }
+
+    /// The text that a token makes certain, and whether a stop string came.
+    fn write(&mut self, token: Token) -> Result<(String, bool), Failure> {
+        self.bytes.clear();
+        self.vocabulary.append_piece(token, self.special, &mut self.bytes)?;
+        self.text.clear();
+        self.stream.push(&self.bytes, &mut self.text);
+        let mut shown = String::new();
+        let stopped = self.filter.push(&self.text, &mut shown);
+        Ok((shown, stopped))
+    }
+
+    /// Ends the reply: text that was held back comes out, then its account.
+    pub(super) fn finish(mut self, reason: Reason, send: &mut dyn FnMut(Event)) {
+        self.done.reason = reason;
+        match self.first_token {
+            Some(first) => self.done.decode_ms = ms_since(first),
+            None if self.done.prompt_ms == 0.0 => self.done.prompt_ms = ms_since(self.admitted),
+            None => {}
+        }
+        if reason != Reason::Stop {
+            let text = self.held_back();
+            if !text.is_empty() {
+                send(Event::Token { id: None, text });
+            }
+        }
+        send(Event::Done(self.done));
+    }
+
+    fn held_back(&mut self) -> String {
+        self.text.clear();
+        self.stream.finish(&mut self.text);
+        let mut shown = String::new();
+        if !self.filter.push(&self.text, &mut shown) {
+            self.filter.finish(&mut shown);
+        }
+        shown
+    }
+}
+
+fn random_seed() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
+}

@@ -1,0 +1,243 @@
+//! One step: a batch is filled, computed, and what came of it goes to the requests.
+
+use std::time::Instant;
+
+use super::slot::{Slot, Work};
+use super::{Emit, Scheduler, ms_since};
+use crate::engine::frames::{Event, Failure, Reason};
+use crate::engine::llama::{Context, LlamaError, Token};
+
+/// What a batch holds of one slot.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    slot: usize,
+    /// The position of its first token.
+    start: usize,
+    tokens: usize,
+    /// Its first row of logits.
+    row: usize,
+    rows: usize,
+    /// Whether the tokens are of the prompt.
+    is_prompt: bool,
+}
+
+impl Scheduler {
+    /// Admits what waits, computes one batch and tells what happened. Does nothing when idle.
+    pub fn step(&mut self, emit: Emit<'_>) {
+        self.admit(emit);
+        let parts = self.fill();
+        if parts.is_empty() {
+            return;
+        }
+        self.clock += 1;
+        let started = Instant::now();
+        match self.context.compute(&mut self.batch) {
+            Ok(()) => {
+                let read = parts.iter().filter(|part| part.is_prompt).map(|part| part.tokens);
+                self.pace.observe(read.sum(), ms_since(started));
+                for part in parts {
+                    self.take(part, emit);
+                }
+            }
+            Err(LlamaError::Aborted) => {
+                for part in parts {
+                    let slot = &mut self.slots[part.slot];
+                    let added = tokens_of(slot, part);
+                    slot.settle(&added, &mut self.context);
+                }
+            }
+            Err(error) => {
+                for part in parts {
+                    self.fail(part.slot, Failure::from(error.clone()), emit);
+                }
+            }
+        }
+    }
+
+    /// Fills the batch: the next token of each reply, then prompts in the order they came.
+    fn fill(&mut self) -> Vec<Part> {
+        self.batch.clear();
+        let mut parts = Vec::new();
+        let mut rows_left = self.context.outputs_max();
+        let mut replies: Vec<usize> =
+            (0..self.slots.len()).filter(|&index| self.slots[index].is_generating()).collect();
+        // More replies than rows of logits take turns.
+        replies.sort_by_key(|&index| self.slots[index].used_at);
+        replies.truncate(rows_left.min(self.context.batch_tokens()));
+        for &slot in &replies {
+            let Some(token) = next_token(&self.slots[slot]) else { continue };
+            rows_left -= 1;
+            parts.push(self.add(slot, &[token], 0, false));
+        }
+        let mut prompts: Vec<usize> = (0..self.slots.len())
+            .filter(|&index| {
+                let slot = &self.slots[index];
+                slot.task.as_ref().is_some_and(|task| slot.held.len() < task.tokens.len())
+                    && !slot.is_generating()
+            })
+            .collect();
+        prompts.sort_by_key(|&index| self.slots[index].task.as_ref().map(|task| task.started));
+        let mut budget = self.prompt_budget(replies.len(), &prompts);
+        for slot in prompts {
+            let Some((chunk, outputs_from)) = self.chunk(slot, budget, rows_left) else { continue };
+            budget -= chunk.len();
+            rows_left -= chunk.len() - outputs_from;
+            parts.push(self.add(slot, &chunk, outputs_from, true));
+        }
+        parts
+    }
+
+    /// Tokens of prompts that this step may read.
+    fn prompt_budget(&self, replies: usize, prompts: &[usize]) -> usize {
+        let is_measured = |&slot: &usize| {
+            let task = self.slots[slot].task.as_ref();
+            task.is_some_and(|task| matches!(task.work, Work::Measure(_)))
+        };
+        // Whole batches, which llama.cpp divides itself, as its own measuring tools hand them over.
+        let width = match prompts {
+            [only] if self.slots.len() == 1 && is_measured(only) => self.context.batch_tokens(),
+            _ => self.context.micro_batch_tokens(),
+        };
+        let most = width.saturating_sub(replies).max(1);
+        let room = self.context.batch_tokens().saturating_sub(replies);
+        self.pace.chunk(most, self.slots.len(), replies).min(room)
+    }
+
+    /// The next tokens of a slot's prompt, and from which of them on logits are wanted; None when
+    /// there is no room for any.
+    fn chunk(&self, slot: usize, budget: usize, rows_left: usize) -> Option<(Vec<Token>, usize)> {
+        let slot = &self.slots[slot];
+        let task = slot.task.as_ref()?;
+        let start = slot.held.len();
+        let rest = &task.tokens[start..];
+        let silent = match &task.work {
+            Work::Measure(measure) => measure.first().saturating_sub(start),
+            Work::Generate(_) => rest.len() - 1,
+        };
+        let length = rest.len().min(budget).min(silent + rows_left);
+        (length > 0).then(|| (rest[..length].to_vec(), silent.min(length)))
+    }
+
+    fn add(&mut self, slot: usize, tokens: &[Token], outputs_from: usize, is_prompt: bool) -> Part {
+        let start = self.slots[slot].held.len();
+        let row = self.batch.outputs();
+        self.batch.push(self.slots[slot].sequence, start, tokens, outputs_from);
+        let rows = tokens.len() - outputs_from;
+        Part { slot, start, tokens: tokens.len(), row, rows, is_prompt }
+    }
+
+    /// Hands the computed part to its request.
+    fn take(&mut self, part: Part, emit: Emit<'_>) {
+        let slot = &mut self.slots[part.slot];
+        let added = tokens_of(slot, part);
+        slot.held.extend_from_slice(&added);
+        slot.used_at = self.clock;
+        let outcome = match slot.task.as_ref().map(|task| &task.work) {
+            Some(Work::Generate(_)) => go_on(slot, part, &mut self.context, emit),
+            Some(Work::Measure(_)) => measure(slot, part, &mut self.context, emit),
+            None => return,
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(reason)) => {
+                if let Some(task) = slot.task.take() {
+                    self.finished += 1;
+                    finish(task, reason, self.context.vocabulary().len(), emit);
+                }
+            }
+            Err(failure) => self.fail(part.slot, failure, emit),
+        }
+    }
+
+    /// A request that cannot go on; its slot starts afresh.
+    fn fail(&mut self, slot: usize, failure: Failure, emit: Emit<'_>) {
+        let slot = &mut self.slots[slot];
+        slot.forget(&mut self.context);
+        if let Some(task) = slot.task.take() {
+            self.finished += 1;
+            emit(task.call, Event::Failed(failure));
+        }
+    }
+}
+
+/// The tokens that a part put into the batch.
+fn tokens_of(slot: &Slot, part: Part) -> Vec<Token> {
+    let Some(task) = &slot.task else { return Vec::new() };
+    if part.is_prompt {
+        return task.tokens[part.start..part.start + part.tokens].to_vec();
+    }
+    next_token(slot).into_iter().collect()
+}
+
+fn next_token(slot: &Slot) -> Option<Token> {
+    match &slot.task.as_ref()?.work {
+        Work::Generate(reply) => reply.next_token(),
+        Work::Measure(_) => None,
+    }
+}
+
+/// A reply goes on: more of its prompt is read, or a token is chosen. Returns why it ends, if it
+/// does.
+fn go_on(
+    slot: &mut Slot,
+    part: Part,
+    context: &mut Context,
+    emit: Emit<'_>,
+) -> Result<Option<Reason>, Failure> {
+    let Some(task) = &mut slot.task else { return Ok(None) };
+    let Work::Generate(reply) = &mut task.work else { return Ok(None) };
+    let call = task.call;
+    if part.is_prompt {
+        if slot.held.len() < task.tokens.len() {
+            if let Some(share) = task.progress.advance(slot.held.len(), task.tokens.len()) {
+                emit(call, Event::Progress(share));
+            }
+            return Ok(None);
+        }
+        emit(call, reply.prompt_done(&task.tokens));
+        if reply.wants_nothing() {
+            return Ok(Some(Reason::Length));
+        }
+    } else {
+        reply.computed();
+    }
+    let logits = context.logits(part.row)?;
+    let reason = reply.choose(logits, &mut |event| emit(call, event))?;
+    let is_full = slot.held.len() >= context.context_tokens();
+    if reason.is_some() || !is_full {
+        return Ok(reason);
+    }
+    let has_room = reply.shifts() && slot.make_room(context);
+    Ok((!has_room).then_some(Reason::ContextFull))
+}
+
+/// Rows of logits go to a measurement.
+fn measure(
+    slot: &mut Slot,
+    part: Part,
+    context: &mut Context,
+    emit: Emit<'_>,
+) -> Result<Option<Reason>, Failure> {
+    let Some(task) = &mut slot.task else { return Ok(None) };
+    let Work::Measure(measure) = &mut task.work else { return Ok(None) };
+    for row in 0..part.rows {
+        let position = part.start + part.tokens - part.rows + row;
+        measure.take(&task.tokens, position, context.logits(part.row + row)?)?;
+    }
+    if slot.held.len() == task.tokens.len() {
+        return Ok(Some(Reason::Length));
+    }
+    if let Some(share) = task.progress.advance(slot.held.len(), task.tokens.len()) {
+        emit(task.call, Event::Progress(share));
+    }
+    Ok(None)
+}
+
+/// Tells that a request's work is done.
+fn finish(task: super::Task, reason: Reason, vocabulary_tokens: usize, emit: Emit<'_>) {
+    let call = task.call;
+    match task.work {
+        Work::Generate(reply) => reply.finish(reason, &mut |event| emit(call, event)),
+        Work::Measure(measure) => emit(call, measure.finish(vocabulary_tokens)),
+    }
+}
