@@ -6,6 +6,7 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod convert;
+mod engine;
 mod fixture;
 mod hostile;
 mod judge;
