@@ -65,7 +65,7 @@ fn files_of_the_oracle_tell_the_story_that_it_says() {
     assert!(checked >= 18, "only {checked} files");
 }
 
-fn small_model() -> Option<PathBuf> {
+pub(crate) fn small_model() -> Option<PathBuf> {
     fixture::material("oracle/stories260K-F16.gguf")
 }
 
@@ -140,7 +140,7 @@ fn a_prompt_beyond_the_context_is_refused_with_numbers() {
 
 /// The children of a process, of whichever thread of it, by /proc.
 #[cfg(target_os = "linux")]
-fn children_of(process: u32) -> Vec<u32> {
+pub(crate) fn children_of(process: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     tasks
         .flat_map(|task| {
@@ -160,6 +160,15 @@ fn signal(process: u32, name: &str) {
 /// Starts a reply that takes a while and waits until its first words are there.
 #[cfg(target_os = "linux")]
 fn long_reply(file: &std::path::Path) -> (std::process::Child, String) {
+    long_reply_of(std::process::Command::new(fixture::program()), file)
+}
+
+/// The same by a command of which only the arguments are missing.
+#[cfg(target_os = "linux")]
+pub(crate) fn long_reply_of(
+    mut command: std::process::Command,
+    file: &std::path::Path,
+) -> (std::process::Child, String) {
     let arguments = [
         "run",
         fixture::text(file),
@@ -171,8 +180,8 @@ fn long_reply(file: &std::path::Path) -> (std::process::Child, String) {
         "--threads",
         "1",
     ];
-    let mut child =
-        fixture::command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let mut words = [0; 16];
     child.stdout.as_mut().unwrap().read_exact(&mut words).unwrap();
     (child, String::from_utf8_lossy(&words).into_owned())

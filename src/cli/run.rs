@@ -11,6 +11,7 @@ use super::failure::Failure;
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
 use crate::engine::options::{ContextOptions, LoadMode, LoadRequest, ModelOptions, Sampling};
+use crate::engine::worker::cage::CageInfo;
 use crate::hardware;
 use crate::term::editor::{Editor, Typed};
 use crate::term::progress::Progress;
@@ -351,9 +352,17 @@ fn report_load(responder: &Responder, printer: &Printer) {
     for line in &info.placement {
         printer.say(&format!("         {line}"));
     }
+    report_cage(&info.cage, printer);
     printer
         .say(&format!("load     {:.1} ms, context {} tokens", info.load_ms, info.context_tokens));
     report_memory(&info.memory, printer);
+}
+
+fn report_cage(cage: &CageInfo, printer: &Printer) {
+    let lacks = cage.lacks.iter().map(|what| format!("not kept: {what}"));
+    for (index, line) in cage.holds.iter().cloned().chain(lacks).enumerate() {
+        printer.say(&format!("{:<8} {line}", if index == 0 { "cage" } else { "" }));
+    }
 }
 
 fn report_reply(done: &Done, printer: &Printer) {

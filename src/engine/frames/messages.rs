@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::engine::options::{LoadRequest, Sampling};
+use crate::engine::worker::cage::CageInfo;
 
 /// What a program sends.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -349,6 +350,8 @@ pub struct LoadInfo {
     pub memory: MemoryUse,
     /// Devices.
     pub devices: Vec<DeviceInfo>,
+    /// What the worker is kept from, and what not.
+    pub cage: CageInfo,
     /// Where the weights went: llama.cpp's own lines.
     pub placement: Vec<String>,
     /// What the person should know.

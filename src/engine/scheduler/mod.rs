@@ -32,6 +32,7 @@ use queue::Queue;
 use reply::Reply;
 use slot::{Slot, Task, Work};
 
+pub(super) use states::create_private;
 pub use states::{Fingerprint, StateError, States};
 
 /// Where events go: the number of a call, and what happened to it.

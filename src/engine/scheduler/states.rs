@@ -203,7 +203,7 @@ impl States {
 }
 
 /// Makes a folder that only its owner may enter.
-fn create_private(directory: &Path) -> io::Result<()> {
+pub(crate) fn create_private(directory: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

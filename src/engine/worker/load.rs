@@ -8,6 +8,7 @@ use nfl_models::Hint;
 use nfl_models::gguf::Gguf;
 use sha2::{Digest, Sha256};
 
+use super::cage::{self, CageInfo, Reach};
 use super::inbox::Inbox;
 use super::memory::memory_use;
 use super::state::lock;
@@ -16,7 +17,7 @@ use crate::engine::llama::{
     AbortFlag, Backend, Context, DeviceKind, Line, LogLevel, Model, Token, Vocabulary, devices,
 };
 use crate::engine::options::{ContextOptions, LoadRequest};
-use crate::engine::scheduler::{Fingerprint, Scheduler, States, ms_since};
+use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
 
 /// Lines of placement and warnings that are handed on.
 const LINES_MAX: usize = 64;
@@ -31,6 +32,22 @@ pub(super) struct Loaded {
     pub(super) scheduler: Option<Scheduler>,
     /// The model's files.
     pub(super) files: Vec<PathBuf>,
+}
+
+/// Gives up all rights that the load does not need, before anything is read; the process has no
+/// other threads yet.
+pub(super) fn enter_cage(request: &LoadRequest) -> CageInfo {
+    let writable = request.states.as_ref().map(|states| states.directory.clone());
+    if let Some(directory) = &writable {
+        // Only what exists can be left open; a failure shows when the states are opened.
+        let _ = create_private(directory);
+    }
+    cage::close(&Reach {
+        model: request.path.clone(),
+        readable: request.readable.clone(),
+        writable,
+        gpu: devices(Backend::get()).iter().any(|device| device.kind == DeviceKind::Gpu),
+    })
 }
 
 /// Loads what was asked for.
@@ -197,6 +214,7 @@ fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
         load_ms,
         memory: memory_use(&loaded.files),
         devices: device_infos(),
+        cage: CageInfo::default(),
         placement: Vec::new(),
         warnings: Vec::new(),
         notes: Vec::new(),

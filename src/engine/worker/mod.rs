@@ -1,6 +1,7 @@
 //! The worker: the process that llama.cpp runs in. It answers calls until its standard input
 //! closes.
 
+pub mod cage;
 mod inbox;
 mod load;
 mod memory;

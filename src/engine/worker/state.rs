@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::cage::CageInfo;
 use super::inbox::Inbox;
-use super::load::{Loaded, load};
+use super::load::{Loaded, enter_cage, load};
 use super::memory::memory_use;
 use super::platform::Output;
 use crate::engine::frames::{
-    Call, Event, Failure, FrameError, FrameWriter, Reply, Request, Status,
+    Call, Event, Failure, FrameError, FrameWriter, LoadInfo, Reply, Request, Status,
 };
 use crate::engine::llama::TokenizeOptions;
 use crate::engine::scheduler::Scheduler;
@@ -18,13 +19,16 @@ const PROGRESS_STEP: f32 = 0.01;
 pub(super) struct Worker {
     outbox: Outbox,
     inbox: Arc<Mutex<Inbox>>,
+    /// Closed around the first model; a later one has to do with what is left.
+    cage: Option<CageInfo>,
     loaded: Option<Loaded>,
     ended: bool,
 }
 
 impl Worker {
     pub(super) fn new(writer: FrameWriter<Output>, inbox: Arc<Mutex<Inbox>>) -> Self {
-        Self { outbox: Outbox { writer, error: None }, inbox, loaded: None, ended: false }
+        let outbox = Outbox { writer, error: None };
+        Self { outbox, inbox, cage: None, loaded: None, ended: false }
     }
 
     /// Answers what has come and computes one step. Returns whether to go on.
@@ -65,6 +69,7 @@ impl Worker {
                 self.stop_all();
                 // Two models at once may be more than the memory holds.
                 self.loaded = None;
+                let cage = self.cage.get_or_insert_with(|| enter_cage(&request)).clone();
                 lock(&self.inbox).set_running(std::iter::once(number));
                 let (outbox, mut told) = (&mut self.outbox, 0.0);
                 let (loaded, info) = load(&request, &self.inbox, &mut |share| {
@@ -74,7 +79,7 @@ impl Worker {
                     }
                 })?;
                 self.loaded = Some(loaded);
-                Event::Loaded(Box::new(info))
+                Event::Loaded(Box::new(LoadInfo { cage, ..info }))
             }
             Request::Tokenize { text, add_special, parse_special } => {
                 let options = TokenizeOptions { add_special, parse_special };
