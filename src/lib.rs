@@ -13,7 +13,7 @@
 //! | rank | module | what it does |
 //! |---|---|---|
 //! | 6 | [`cli`] | what can be typed, one file a command |
-//! | 4 | [`eval`] | how good a model is: perplexity |
+//! | 4 | [`eval`] | how good a model is, and how fast: perplexity, speeds |
 //! | 3 | [`chat`] | a conversation in, a stream of events out |
 //! | 2 | [`engine`] | llama.cpp behind a worker process; the only `unsafe` besides mmap |
 //! | 1 | [`hardware`] | what this machine has |

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic, and so may its helpers")]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
+mod bench;
 mod cage;
 mod convert;
 mod engine;

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which file answers it.
 
+mod bench;
 mod convert;
 mod failure;
 mod output;
@@ -39,6 +40,7 @@ enum Command {
     Quantize(quantize::Arguments),
     Show(show::Arguments),
     Run(Box<run::Arguments>),
+    Bench(Box<bench::Arguments>),
     Synthesize(synthesize::Arguments),
 }
 
@@ -75,6 +77,7 @@ fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Quantize(arguments) => quantize::run(&arguments, printer),
         Command::Show(arguments) => show::run(&arguments, printer),
         Command::Run(arguments) => run::run(&arguments, printer),
+        Command::Bench(arguments) => bench::run(&arguments, printer),
         Command::Synthesize(arguments) => synthesize::run(&arguments, printer),
     }
 }

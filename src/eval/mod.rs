@@ -1,3 +1,4 @@
-//! How good a model is.
+//! How good a model is, and how fast.
 
+pub mod bench;
 pub mod perplexity;
