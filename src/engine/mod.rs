@@ -10,6 +10,7 @@ pub mod llama;
 pub mod options;
 pub mod process;
 pub mod scheduler;
+pub mod speculate;
 pub mod stop;
 pub mod text;
 pub mod worker;

@@ -10,6 +10,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::batch::Batch;
 use super::observe::{Observed, Observer};
+use super::steady::Steady;
 use super::vocabulary::Vocabulary;
 use super::{LlamaError, Model, Token, logs};
 use crate::engine::options::{CacheType, ContextOptions, FlashAttention, SEQUENCES_MAX};
@@ -54,6 +55,10 @@ pub struct Context {
     outputs: Vec<i32>,
     /// The batch of [`Context::decode`], kept for its memory.
     own_batch: Batch,
+    /// Keeps small batches to one order of summation.
+    steady: Option<Steady>,
+    /// Batches of at most this many tokens are computed so that rows do not depend on the batch.
+    steady_tokens: usize,
 }
 
 // SAFETY: a context is used by one thread at a time (every method that touches it takes `&mut
@@ -127,6 +132,9 @@ impl Context {
             sequences: sequences as usize,
             outputs: Vec::new(),
             own_batch: Batch::default(),
+            // SAFETY: the context was just made and owns what is returned.
+            steady: unsafe { Steady::of(pointer.as_ptr()) },
+            steady_tokens: 0,
         })
     }
 
@@ -178,6 +186,14 @@ impl Context {
     /// The observer, to read what it gathered.
     pub fn observer(&mut self) -> Option<&mut dyn Observer> {
         self.observed.as_mut().map(|observed| observed.observer())
+    }
+
+    /// Computes batches of at most so many tokens (0: none) so that no row of logits depends on what else is in its
+    /// batch: a token alone and the same token among guesses give the same bits. Returns whether that holds here: only
+    /// the CPU can promise it.
+    pub fn set_steady_tokens(&mut self, tokens: usize) -> bool {
+        self.steady_tokens = tokens;
+        self.steady.is_some()
     }
 
     /// Tokens of a sequence in the cache.
@@ -300,6 +316,9 @@ impl Context {
                 let context_tokens = self.capacity_tokens;
                 return Err(LlamaError::ContextFull { used: position, context_tokens, asked: 1 });
             }
+        }
+        if let Some(steady) = self.steady {
+            steady.set(tokens <= self.steady_tokens);
         }
         let mark = logs::mark();
         let raw = batch.as_raw();

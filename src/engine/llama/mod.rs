@@ -18,6 +18,7 @@ mod logs;
 mod model;
 mod observe;
 mod sampler;
+mod steady;
 mod vocabulary;
 
 use std::ffi::{CStr, c_char};
