@@ -81,10 +81,11 @@ impl Cost {
     }
 
     /// Times the cost of a single token that a step of so many costs at the most, as far as is known: beyond what was
-    /// measured each token may cost as much as one alone.
+    /// measured a token costs no more than those before it did on average, and one alone where nothing was measured.
     pub(super) fn worst(&self, tokens: usize) -> f64 {
         let ((place, cost), above) = self.neighbours(tokens);
-        let beyond = cost + (tokens - place) as f64;
+        let each = if place > 1 { (cost - 1.0) / (place - 1) as f64 } else { 1.0 };
+        let beyond = cost + each * (tokens - place) as f64;
         above.map_or(beyond, |(_, next_cost)| beyond.min(next_cost.max(cost)))
     }
 
