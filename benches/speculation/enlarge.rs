@@ -25,7 +25,11 @@ pub(crate) struct Enlarged {
 impl Enlarged {
     pub(crate) fn new(small: &Gguf) -> Result<Self, Box<dyn Error>> {
         let number = |key: &str| {
-            small.metadata().arch(key).and_then(nfl_models::gguf::Value::as_u64).ok_or(key.to_owned())
+            small
+                .metadata()
+                .arch(key)
+                .and_then(nfl_models::gguf::Value::as_u64)
+                .ok_or(key.to_owned())
         };
         let epsilon = small
             .metadata()
@@ -58,7 +62,11 @@ impl Weights for Enlarged {
             _ => format!("blk.{layer}.{tensor}.weight"),
         };
         // A tied output is the embedding; a layer beyond the small model's has nothing.
-        let name = if self.tensors.contains_key(&name) || tensor != "output" { name } else { "token_embd.weight".into() };
+        let name = if self.tensors.contains_key(&name) || tensor != "output" {
+            name
+        } else {
+            "token_embd.weight".into()
+        };
         if tensor.starts_with("attn") || tensor.starts_with("ffn") {
             debug_assert!(layer < self.layers || !self.tensors.contains_key(&name));
         }

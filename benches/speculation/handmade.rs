@@ -59,7 +59,9 @@ impl Handmade {
         let digits = ('0'..='9').filter_map(|digit| place(&digit.to_string())).collect();
         let mut swapped: Vec<usize> = (0..texts.len()).collect();
         // Names and letters trade places.
-        for (left, right) in [("▁L", "▁M"), ("▁dog", "▁c"), ("▁day", "▁night"), ("x", "q"), ("▁was", "▁is")] {
+        for (left, right) in
+            [("▁L", "▁M"), ("▁dog", "▁c"), ("▁day", "▁night"), ("x", "q"), ("▁was", "▁is")]
+        {
             if let (Some(left), Some(right)) = (place(left), place(right)) {
                 swapped.swap(left, right);
             }
@@ -69,7 +71,8 @@ impl Handmade {
 
     /// A random number in -1..1 that depends on the arguments only.
     fn random(field: usize, row: usize, column: usize) -> f32 {
-        let mut state = (field as u64) << 40 ^ (row as u64) << 20 ^ column as u64 ^ 0x5bf0_3635_dead_beef;
+        let mut state =
+            (field as u64) << 40 ^ (row as u64) << 20 ^ column as u64 ^ 0x5bf0_3635_dead_beef;
         for _ in 0..3 {
             state = (state ^ state >> 31).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         }
@@ -84,7 +87,8 @@ impl Handmade {
     /// One of the numbers that a code is compared by.
     fn comparison(field: usize, index: usize, target: &mut [f32]) {
         for (column, target) in target.iter_mut().enumerate() {
-            *target = Self::random(1, index, column).signum() / (COMPARED as f32).sqrt() * (AGREEMENT * (HEAD as f32).sqrt()).sqrt();
+            *target = Self::random(1, index, column).signum() / (COMPARED as f32).sqrt()
+                * (AGREEMENT * (HEAD as f32).sqrt()).sqrt();
         }
         debug_assert!(field < FOUND);
     }
@@ -98,13 +102,22 @@ impl Handmade {
         match layer {
             0 if group <= BEFORE && pair < TURNING => {
                 let distance = (group + 1) as f32;
-                let angle = if is_query { -distance * ROPE_BASE.powf(-(2.0 * pair as f32) / HEAD as f32) } else { 0.0 };
+                let angle = if is_query {
+                    -distance * ROPE_BASE.powf(-(2.0 * pair as f32) / HEAD as f32)
+                } else {
+                    0.0
+                };
                 let size = (FOCUS * (HEAD as f32).sqrt()).sqrt();
-                let turned = if inside % 2 == 0 { angle.rem_euclid(TAU).cos() } else { angle.rem_euclid(TAU).sin() };
+                let turned = if inside % 2 == 0 {
+                    angle.rem_euclid(TAU).cos()
+                } else {
+                    angle.rem_euclid(TAU).sin()
+                };
                 target[CONSTANT * CODE] = size * turned;
             }
             1 if group == 0 && inside >= HEAD / 2 => {
-                let (field, index) = ((inside - HEAD / 2) / COMPARED, (inside - HEAD / 2) % COMPARED);
+                let (field, index) =
+                    ((inside - HEAD / 2) / COMPARED, (inside - HEAD / 2) % COMPARED);
                 if field > BEFORE {
                     return;
                 }
@@ -153,7 +166,11 @@ impl Weights for Handmade {
             }
             // Makes up for the division by the root of the mean: what a layer reads is about what the fields hold.
             "attn_norm" | "output_norm" => {
-                let length: f32 = if layer == 0 && tensor == "attn_norm" { 2.0 } else { 2.0 + BEFORE as f32 + 1.0 };
+                let length: f32 = if layer == 0 && tensor == "attn_norm" {
+                    2.0
+                } else {
+                    2.0 + BEFORE as f32 + 1.0
+                };
                 target.fill((length / target.len() as f32).sqrt());
             }
             "attn_q" => Self::attention(layer, row, true, target),

@@ -51,8 +51,7 @@ pub(crate) fn make(stories: &Path, directory: &Path) -> Result<(), Box<dyn Error
     let small = Gguf::open(stories)?;
     std::fs::create_dir_all(directory)?;
     write(&small, &Enlarged::new(&small)?, &directory.join("stories.gguf"))?;
-    for (kind, name) in
-        [(Kind::Edit, "edit"), (Kind::Records, "records"), (Kind::Random, "random")]
+    for (kind, name) in [(Kind::Edit, "edit"), (Kind::Records, "records"), (Kind::Random, "random")]
     {
         let path = directory.join(format!("{name}.gguf"));
         write(&small, &Handmade::new(&small, kind)?, &path)?;
@@ -81,8 +80,11 @@ fn write(small: &Gguf, weights: &dyn Weights, path: &Path) -> Result<(), Box<dyn
     let mut order = Vec::new();
     for (name, per_layer, rows, columns) in tensors(vocabulary) {
         for layer in 0..if per_layer { LAYERS } else { 1 } {
-            let full =
-                if per_layer { format!("blk.{layer}.{name}.weight") } else { format!("{name}.weight") };
+            let full = if per_layer {
+                format!("blk.{layer}.{name}.weight")
+            } else {
+                format!("{name}.weight")
+            };
             let (dimensions, tensor_type) = match rows {
                 1 => (vec![columns as u64], TensorType::F32),
                 _ => (vec![columns as u64, rows as u64], TensorType::Q8_0),

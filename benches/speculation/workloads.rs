@@ -21,7 +21,10 @@ fn workloads() -> Vec<Workload> {
     let mut records = String::new();
     for index in 0..24_u32 {
         let (id, age, price) = (1000 + index * 37, 3 + index * 7 % 60, index * 173 % 997);
-        let _ = writeln!(records, "{{\"id\": {id}, \"name\": \"Lily\", \"age\": {age}, \"price\": {price}.5, \"ok\": true}},");
+        let _ = writeln!(
+            records,
+            "{{\"id\": {id}, \"name\": \"Lily\", \"age\": {age}, \"price\": {price}.5, \"ok\": true}},"
+        );
     }
     let mut list = String::from("Things to do in the park:\n");
     for (index, thing) in
@@ -98,7 +101,12 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn reply(context: &mut Context, prompt: &[Token], tokens: usize, guesses: bool) -> Result<Reply, LlamaError> {
+fn reply(
+    context: &mut Context,
+    prompt: &[Token],
+    tokens: usize,
+    guesses: bool,
+) -> Result<Reply, LlamaError> {
     context.clear();
     let start = Instant::now();
     let (whole, rest) = prompt.split_at(prompt.len() / 512 * 512);
@@ -106,7 +114,7 @@ fn reply(context: &mut Context, prompt: &[Token], tokens: usize, guesses: bool) 
         context.decode(chunk, chunk.len() - usize::from(rest.is_empty()))?;
     }
     context.decode(rest, rest.len().saturating_sub(1))?;
-    let mut speculator = Speculator::new(&Learned::default(), true, None);
+    let mut speculator = Speculator::new(&Learned::default(), true, false);
     speculator.prompt(prompt, start.elapsed());
     let first = argmax(context.logits_of_last()?) as Token;
     speculator.prompt(&[first], Duration::ZERO);
@@ -118,7 +126,8 @@ fn reply(context: &mut Context, prompt: &[Token], tokens: usize, guesses: bool) 
         batch.clear();
         batch.push(reply[reply.len() - 1]);
         if guesses {
-            batch.extend_from_slice(speculator.propose(tokens - reply.len() - 1, Others::default()));
+            batch
+                .extend_from_slice(speculator.propose(tokens - reply.len() - 1, Others::default()));
         }
         context.decode(&batch, 0)?;
         let before = reply.len();
@@ -131,7 +140,7 @@ fn reply(context: &mut Context, prompt: &[Token], tokens: usize, guesses: bool) 
         }
         let sampled = &reply[before..];
         if sampled.len() < batch.len() {
-            assert!(context.truncate(prompt.len() + reply.len() - 1), "the cache can be cut");
+            assert!(context.truncate(0, prompt.len() + reply.len() - 1), "the cache can be cut");
         }
         speculator.outcome(&Outcome {
             tokens: sampled,
@@ -141,7 +150,11 @@ fn reply(context: &mut Context, prompt: &[Token], tokens: usize, guesses: bool) 
             guessing: Duration::ZERO,
         });
     }
-    Ok(Reply { tokens: reply, seconds: start.elapsed().as_secs_f64(), counters: speculator.counters() })
+    Ok(Reply {
+        tokens: reply,
+        seconds: start.elapsed().as_secs_f64(),
+        counters: speculator.counters(),
+    })
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

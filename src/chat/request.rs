@@ -3,7 +3,9 @@
 use nfl_models::Hint;
 use thiserror::Error;
 
-use crate::engine::options::{OptionError, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling};
+use crate::engine::options::{
+    OptionError, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, Speculation,
+};
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,7 @@ pub struct Request {
     pub(super) tokens_max: Option<u32>,
     pub(super) ignore_end: bool,
     pub(super) shift: bool,
+    pub(super) speculation: Speculation,
 }
 
 /// Why a request was refused.
@@ -117,13 +120,27 @@ impl Request {
         if tokens_max == Some(0) {
             return Err(RequestError::NoTokens);
         }
-        Ok(Self { input, sampling, stop, tokens_max, ignore_end: false, shift: false })
+        Ok(Self {
+            input,
+            sampling,
+            stop,
+            tokens_max,
+            ignore_end: false,
+            shift: false,
+            speculation: Speculation::Off,
+        })
     }
 
     /// The same request, going on when the model wants to end (`yes`): for measurements.
     #[must_use]
     pub fn ignore_end(self, yes: bool) -> Self {
         Self { ignore_end: yes, ..self }
+    }
+
+    /// The same request, guessing tokens ahead.
+    #[must_use]
+    pub fn speculation(self, speculation: Speculation) -> Self {
+        Self { speculation, ..self }
     }
 
     /// The same request, forgetting the older half of a full context (`yes`) instead of ending.

@@ -117,6 +117,7 @@ impl Responder {
             ignore_end: request.ignore_end,
             special: false,
             shift: request.shift,
+            speculation: request.speculation,
             client: 0,
         };
         let done = self.engine.generate(&generation, &mut |event| match event {

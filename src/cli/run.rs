@@ -5,12 +5,14 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
-use crate::engine::options::{ContextOptions, LoadMode, LoadRequest, ModelOptions, Sampling};
+use crate::engine::options::{
+    ContextOptions, LoadMode, LoadRequest, ModelOptions, Sampling, Speculation,
+};
 use crate::engine::worker::cage::CageInfo;
 use crate::hardware;
 use crate::term::editor::{Editor, Typed};
@@ -52,10 +54,40 @@ pub(super) struct Arguments {
     /// Say load time, speeds and memory on stderr.
     #[arg(short, long)]
     verbose: bool,
+    /// Guess tokens ahead and check several at once: the reply is the same, and comes sooner where it repeats something.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Guessing::Auto)]
+    spec: Guessing,
+    /// A small model of the same vocabulary that guesses for this one.
+    #[arg(long, value_name = "FILE")]
+    draft: Option<PathBuf>,
     #[command(flatten)]
     sampling: SamplingArguments,
     #[command(flatten)]
     placement: PlacementArguments,
+}
+
+/// Where guesses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Guessing {
+    /// Nowhere: one token after the other.
+    Off,
+    /// Prompt, reply and the draft model, as long as it pays.
+    Auto,
+    /// Prompt and reply.
+    Ngram,
+    /// The draft model.
+    Draft,
+}
+
+impl From<Guessing> for Speculation {
+    fn from(guessing: Guessing) -> Self {
+        match guessing {
+            Guessing::Off => Self::Off,
+            Guessing::Auto => Self::Auto,
+            Guessing::Ngram => Self::Ngram,
+            Guessing::Draft => Self::Draft,
+        }
+    }
 }
 
 /// Unset values come from the model's own recommendation, then from our defaults.
@@ -169,6 +201,11 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
             ..ContextOptions::with_threads(threads)
         },
     );
+    if arguments.spec == Guessing::Draft && arguments.draft.is_none() {
+        let hint = "name a small model of the same vocabulary: --draft FILE";
+        return Err(Failure::usage("--spec draft: there is no draft model", hint));
+    }
+    let request = LoadRequest { draft: arguments.draft.clone(), ..request };
     let mut progress = Progress::permille(printer);
     progress.message("loading");
     let responder = Responder::start(&program, &request, &mut |share| {
@@ -260,7 +297,8 @@ impl Session<'_> {
         let request =
             Request::new(input, sampling, self.arguments.stop.clone(), self.arguments.tokens)
                 .map_err(|error| Failure { status: 2, ..Failure::from(error) })?
-                .ignore_end(self.arguments.ignore_eos);
+                .ignore_end(self.arguments.ignore_eos)
+                .speculation(self.arguments.spec.into());
         let cancel = responder.cancel_handle();
         let guard = interrupt::on_request(move || cancel.cancel());
         let (done, reply) = self.print_reply(responder, &request)?;
@@ -377,6 +415,10 @@ fn report_reply(done: &Done, printer: &Printer) {
     ));
     if let Some(first) = done.first_token_ms {
         printer.say(&format!("first    token after {first:.2} ms"));
+    }
+    if done.drafted_tokens > 0 {
+        printer
+            .say(&format!("guesses  {} made, {} held", done.drafted_tokens, done.accepted_tokens));
     }
     let decode = Duration::from_secs_f64(done.decode_ms.max(0.0) / 1000.0);
     printer.say(&format!(

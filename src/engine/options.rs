@@ -220,6 +220,20 @@ pub struct StateOptions {
     pub bytes_max: u64,
 }
 
+/// Whether tokens are guessed ahead, and from what. The reply is the same in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Speculation {
+    /// One token after the other.
+    #[default]
+    Off,
+    /// From everything that is at hand, as long as it pays and changes nothing.
+    Auto,
+    /// From prompt and reply alone.
+    Ngram,
+    /// From the draft model alone.
+    Draft,
+}
+
 /// A model and how to load it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadRequest {
@@ -233,12 +247,14 @@ pub struct LoadRequest {
     pub readable: Vec<PathBuf>,
     /// Where states are saved; nowhere when None.
     pub states: Option<StateOptions>,
+    /// A small model of the same vocabulary that guesses for this one.
+    pub draft: Option<PathBuf>,
 }
 
 impl LoadRequest {
     /// A model alone, in a context as described.
     pub fn new(path: impl Into<PathBuf>, model: ModelOptions, context: ContextOptions) -> Self {
-        Self { path: path.into(), model, context, readable: Vec::new(), states: None }
+        Self { path: path.into(), model, context, readable: Vec::new(), states: None, draft: None }
     }
 }
 

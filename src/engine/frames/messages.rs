@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::engine::options::{LoadRequest, Sampling};
+use crate::engine::options::{LoadRequest, Sampling, Speculation};
 use crate::engine::worker::cage::CageInfo;
 
 /// What a program sends.
@@ -97,6 +97,8 @@ pub struct Generation {
     pub special: bool,
     /// When the context is full, forget the older half of it and go on, instead of ending.
     pub shift: bool,
+    /// Whether tokens are guessed ahead.
+    pub speculation: Speculation,
     /// Who asks: requests of one client wait for each other before they wait for those of another.
     pub client: u64,
 }
@@ -112,6 +114,7 @@ impl Generation {
             ignore_end: false,
             special: false,
             shift: false,
+            speculation: Speculation::Off,
             client: 0,
         }
     }
@@ -212,8 +215,12 @@ pub struct Done {
     pub restored_tokens: u32,
     /// Tokens that were generated, without the one that ends a text.
     pub generated_tokens: u32,
-    /// Tokens that were computed one at a time during `decode_ms`.
+    /// Tokens of the reply that were computed during `decode_ms`.
     pub decoded_tokens: u32,
+    /// Guesses that were computed with them.
+    pub drafted_tokens: u32,
+    /// Guesses that held: a part of `decoded_tokens`.
+    pub accepted_tokens: u32,
     /// Milliseconds from the request's arrival until it was its turn.
     pub queue_ms: f64,
     /// Milliseconds for reading the prompt.
@@ -236,6 +243,8 @@ impl Done {
             restored_tokens: 0,
             generated_tokens: 0,
             decoded_tokens: 0,
+            drafted_tokens: 0,
+            accepted_tokens: 0,
             queue_ms: 0.0,
             prompt_ms: 0.0,
             decode_ms: 0.0,

@@ -142,6 +142,16 @@ impl Model {
         (length >= 0).then(|| text(buffer.as_ptr().cast()))
     }
 
+    /// Whether the latest tokens can be taken back: no state that only goes forward, no window that has moved on.
+    pub fn takes_back(&self) -> bool {
+        // SAFETY: the model is alive.
+        let goes_forward = unsafe {
+            sys::llama_model_is_recurrent(self.as_ptr())
+                || sys::llama_model_is_hybrid(self.as_ptr())
+        };
+        !goes_forward && self.window_tokens() == 0
+    }
+
     /// Whether text can be generated with a plain decoder loop.
     pub fn generates(&self) -> bool {
         // SAFETY: the model is alive.

@@ -41,8 +41,9 @@ impl Engine {
         request: &LoadRequest,
         on_progress: OnProgress<'_>,
     ) -> Result<Self, EngineError> {
-        let path = std::path::absolute(&request.path).unwrap_or_else(|_| request.path.clone());
-        let request = LoadRequest { path, ..request.clone() };
+        let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let (path, draft) = (absolute(&request.path), request.draft.as_ref().map(absolute));
+        let request = LoadRequest { path, draft, ..request.clone() };
         Self::launch(program, &request, &Arc::new(Shared::default()), on_progress)
     }
 

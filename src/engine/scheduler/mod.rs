@@ -25,7 +25,8 @@ use std::time::Instant;
 
 use super::frames::{Done, Event, Failure, Generation, Prompt, Status};
 use super::llama::{AbortFlag, Batch, Context, LlamaError, Token, TokenizeOptions};
-use super::options::OptionError;
+use super::options::{OptionError, Speculation};
+use super::speculate::{DraftModel, Learned, STEP_TOKENS_MAX};
 use measure::Measure;
 use pace::Pace;
 use queue::Queue;
@@ -48,6 +49,9 @@ pub struct Scheduler {
     states: Option<States>,
     batch: Batch,
     pace: Pace,
+    /// What guessing taught, and whether a guessed token's row is that of the token alone.
+    learned: Learned,
+    is_steady: bool,
     /// Counts steps; a slot remembers when it was used last.
     clock: u64,
     finished: u64,
@@ -57,7 +61,8 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Slots on a fresh context that was created with this flag; `queue_max` requests may wait.
-    pub fn new(context: Context, abort: AbortFlag, queue_max: usize) -> Self {
+    pub fn new(mut context: Context, abort: AbortFlag, queue_max: usize) -> Self {
+        let is_steady = context.set_steady_tokens(STEP_TOKENS_MAX);
         let slots = (0..context.sequences()).map(Slot::new).collect();
         Self {
             context,
@@ -67,6 +72,8 @@ impl Scheduler {
             states: None,
             batch: Batch::default(),
             pace: Pace::default(),
+            learned: Learned::default(),
+            is_steady,
             clock: 0,
             finished: 0,
             own_call: 0,
@@ -77,6 +84,12 @@ impl Scheduler {
     #[must_use]
     pub fn with_states(self, states: States) -> Self {
         Self { states: Some(states), ..self }
+    }
+
+    /// Lets a small model guess.
+    #[must_use]
+    pub fn with_draft(self, draft: DraftModel) -> Self {
+        Self { learned: self.learned.with_draft(draft), ..self }
     }
 
     /// The context.
@@ -103,7 +116,10 @@ impl Scheduler {
     pub fn submit(&mut self, call: u64, request: &Generation) -> Result<(), Failure> {
         let started = Instant::now();
         let tokens = self.prompt_tokens(&request.prompt)?;
-        let reply = Reply::new(request, tokens.len(), &self.context, started)?;
+        let mut reply = Reply::new(request, tokens.len(), &self.context, started)?;
+        if self.may_guess(request) {
+            reply.guess_with(request.speculation, &self.learned);
+        }
         let work = Work::Generate(Box::new(reply));
         self.queue.push(request.client, Task::new(call, tokens, started, work))
     }
@@ -243,6 +259,18 @@ impl Scheduler {
             Some(event) => Ok(event),
             None => Err(Failure::Cancelled),
         }
+    }
+
+    /// Whether guesses may be checked for a request: the cache must take wrong ones back, and what is sampled must stay what
+    /// it is without them, unless they were asked for by name.
+    fn may_guess(&self, request: &Generation) -> bool {
+        let changes_nothing = self.is_steady || !request.sampling.is_greedy();
+        let is_wanted = match request.speculation {
+            Speculation::Off => false,
+            Speculation::Auto => changes_nothing,
+            Speculation::Ngram | Speculation::Draft => true,
+        };
+        is_wanted && self.context.model().takes_back()
     }
 
     /// The tokens of a prompt, checked against the vocabulary and the room of the context.

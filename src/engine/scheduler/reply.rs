@@ -1,11 +1,13 @@
 //! A reply in the making: the choice of its tokens, its text so far, and its account.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::ms_since;
 use crate::engine::frames::{Done, Event, Failure, Generation, Reason};
 use crate::engine::llama::{Context, Sampler, Token, Vocabulary};
+use crate::engine::options::Speculation;
+use crate::engine::speculate::{Learned, Others, Outcome, Speculator};
 use crate::engine::stop::StopFilter;
 use crate::engine::text::TextStream;
 
@@ -28,6 +30,12 @@ pub(super) struct Reply {
     first_token: Option<Instant>,
     /// The token that was chosen last and is not in the cache yet.
     next: Option<Token>,
+    speculator: Option<Speculator>,
+    /// The guesses that are in the batch behind the next token, and how long they took.
+    guesses: Vec<Token>,
+    guessing: Duration,
+    /// The tokens that the running step gave.
+    sampled: Vec<Token>,
     bytes: Vec<u8>,
     text: String,
 }
@@ -58,9 +66,55 @@ impl Reply {
             admitted: started,
             first_token: None,
             next: None,
+            speculator: None,
+            guesses: Vec::new(),
+            guessing: Duration::ZERO,
+            sampled: Vec::new(),
             bytes: Vec::new(),
             text: String::new(),
         })
+    }
+
+    /// Guesses tokens from here on.
+    pub(super) fn guess_with(&mut self, speculation: Speculation, learned: &Learned) {
+        let copies = speculation != Speculation::Draft;
+        let drafts = speculation != Speculation::Ngram;
+        self.speculator = Some(Speculator::new(learned, copies, drafts));
+    }
+
+    /// Fills in the guesses for the next step, at most `limit`.
+    pub(super) fn guess(&mut self, limit: usize, others: Others) {
+        self.guesses.clear();
+        let Some(speculator) = &mut self.speculator else { return };
+        let left = self.tokens_max.map_or(limit, |most| {
+            (most - self.done.generated_tokens.min(most)).saturating_sub(1) as usize
+        });
+        let started = Instant::now();
+        self.guesses.extend_from_slice(speculator.propose(limit.min(left), others));
+        self.guessing = started.elapsed();
+    }
+
+    /// The guesses in the batch.
+    pub(super) fn guesses(&self) -> &[Token] {
+        &self.guesses
+    }
+
+    /// Tells what became of a step: `computed` is the time of its computation.
+    pub(super) fn step_done(&mut self, guessed: usize, others: Others, computed: Duration) {
+        if let Some(speculator) = &mut self.speculator {
+            speculator.outcome(&Outcome {
+                tokens: &self.sampled,
+                guessed,
+                others,
+                elapsed: computed + self.guessing,
+                guessing: self.guessing,
+            });
+            let counters = speculator.counters();
+            self.done.drafted_tokens = counters.drafted;
+            self.done.accepted_tokens = counters.accepted;
+        }
+        self.sampled.clear();
+        self.guesses.clear();
     }
 
     /// The token to compute next; None while the prompt is read.
@@ -84,11 +138,22 @@ impl Reply {
     pub(super) fn prompt_done(&mut self, prompt: &[Token]) -> Event {
         self.done.prompt_ms = ms_since(self.admitted);
         self.sampler.accept(prompt);
+        if let Some(speculator) = &mut self.speculator {
+            speculator.prompt(prompt, self.admitted.elapsed());
+        }
         Event::PromptDone {
             tokens: self.done.prompt_tokens,
             cached_tokens: self.done.cached_tokens,
             ms: self.done.prompt_ms,
         }
+    }
+
+    /// The first token was chosen from the prompt's last row.
+    pub(super) fn begun(&mut self) {
+        if let Some(speculator) = &mut self.speculator {
+            speculator.prompt(&self.sampled, Duration::ZERO);
+        }
+        self.sampled.clear();
     }
 
     /// Whether no token was asked for.
@@ -119,6 +184,7 @@ impl Reply {
         }
         self.done.generated_tokens += 1;
         self.next = Some(token);
+        self.sampled.push(token);
         // The event leaves before the next computation, so that the reader works while it runs.
         let (text, stopped) = self.write(token)?;
         send(Event::Token { id: Some(token), text });

@@ -1,11 +1,12 @@
 //! One step: a batch is filled, computed, and what came of it goes to the requests.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::slot::{Slot, Work};
 use super::{Emit, Scheduler, ms_since};
 use crate::engine::frames::{Event, Failure, Reason};
 use crate::engine::llama::{Context, LlamaError, Token};
+use crate::engine::speculate::Others;
 
 /// What a batch holds of one slot.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +20,8 @@ struct Part {
     rows: usize,
     /// Whether the tokens are of the prompt.
     is_prompt: bool,
+    /// What else the batch holds of replies.
+    others: Others,
 }
 
 impl Scheduler {
@@ -33,17 +36,22 @@ impl Scheduler {
         let started = Instant::now();
         match self.context.compute(&mut self.batch) {
             Ok(()) => {
+                let computed = started.elapsed();
                 let read = parts.iter().filter(|part| part.is_prompt).map(|part| part.tokens);
                 self.pace.observe(read.sum(), ms_since(started));
                 for part in parts {
-                    self.take(part, emit);
+                    self.take(part, computed, emit);
                 }
             }
             Err(LlamaError::Aborted) => {
                 for part in parts {
                     let slot = &mut self.slots[part.slot];
                     let added = tokens_of(slot, part);
+                    let guessed = added.len() > 1 && !part.is_prompt;
                     slot.settle(&added, &mut self.context);
+                    if guessed {
+                        slot.keep(part.start.min(slot.held.len()), &mut self.context);
+                    }
                 }
             }
             Err(error) => {
@@ -64,11 +72,6 @@ impl Scheduler {
         // More replies than rows of logits take turns.
         replies.sort_by_key(|&index| self.slots[index].used_at);
         replies.truncate(rows_left.min(self.context.batch_tokens()));
-        for &slot in &replies {
-            let Some(token) = next_token(&self.slots[slot]) else { continue };
-            rows_left -= 1;
-            parts.push(self.add(slot, &[token], 0, false));
-        }
         let mut prompts: Vec<usize> = (0..self.slots.len())
             .filter(|&index| {
                 let slot = &self.slots[index];
@@ -77,6 +80,21 @@ impl Scheduler {
             })
             .collect();
         prompts.sort_by_key(|&index| self.slots[index].task.as_ref().map(|task| task.started));
+        rows_left -= replies.len();
+        let mut tokens = replies.len();
+        for &slot in &replies {
+            // A prompt's chunk makes the step long anyway, and its cost says nothing about guesses.
+            let limit = if prompts.is_empty() { rows_left } else { 0 };
+            let others = Others { replies: replies.len() - 1, tokens: tokens - 1 };
+            let added = self.guess(slot, limit, others);
+            if added.is_empty() {
+                continue;
+            }
+            rows_left -= added.len() - 1;
+            tokens += added.len() - 1;
+            let part = self.add(slot, &added, 0, false);
+            parts.push(Part { others, ..part });
+        }
         let mut budget = self.prompt_budget(replies.len(), &prompts);
         for slot in prompts {
             let Some((chunk, outputs_from)) = self.chunk(slot, budget, rows_left) else { continue };
@@ -85,6 +103,18 @@ impl Scheduler {
             parts.push(self.add(slot, &chunk, outputs_from, true));
         }
         parts
+    }
+
+    /// The next token of a reply and the guesses behind it.
+    fn guess(&mut self, slot: usize, limit: usize, others: Others) -> Vec<Token> {
+        let room = self.context.context_tokens().saturating_sub(self.slots[slot].held.len() + 1);
+        let batch = self.context.batch_tokens().saturating_sub(others.tokens + 1);
+        if let Some(task) = &mut self.slots[slot].task
+            && let Work::Generate(reply) = &mut task.work
+        {
+            reply.guess(limit.min(room).min(batch), others);
+        }
+        next_tokens(&self.slots[slot])
     }
 
     /// Tokens of prompts that this step may read.
@@ -123,17 +153,18 @@ impl Scheduler {
         let row = self.batch.outputs();
         self.batch.push(self.slots[slot].sequence, start, tokens, outputs_from);
         let rows = tokens.len() - outputs_from;
-        Part { slot, start, tokens: tokens.len(), row, rows, is_prompt }
+        Part { slot, start, tokens: tokens.len(), row, rows, is_prompt, others: Others::default() }
     }
 
     /// Hands the computed part to its request.
-    fn take(&mut self, part: Part, emit: Emit<'_>) {
+    fn take(&mut self, part: Part, computed: Duration, emit: Emit<'_>) {
         let slot = &mut self.slots[part.slot];
         let added = tokens_of(slot, part);
         slot.held.extend_from_slice(&added);
         slot.used_at = self.clock;
         let outcome = match slot.task.as_ref().map(|task| &task.work) {
-            Some(Work::Generate(_)) => go_on(slot, part, &mut self.context, emit),
+            Some(Work::Generate(_)) if part.is_prompt => go_on(slot, part, &mut self.context, emit),
+            Some(Work::Generate(_)) => check(slot, part, computed, &mut self.context, emit),
             Some(Work::Measure(_)) => measure(slot, part, &mut self.context, emit),
             None => return,
         };
@@ -166,17 +197,20 @@ fn tokens_of(slot: &Slot, part: Part) -> Vec<Token> {
     if part.is_prompt {
         return task.tokens[part.start..part.start + part.tokens].to_vec();
     }
-    next_token(slot).into_iter().collect()
+    next_tokens(slot)
 }
 
-fn next_token(slot: &Slot) -> Option<Token> {
-    match &slot.task.as_ref()?.work {
-        Work::Generate(reply) => reply.next_token(),
-        Work::Measure(_) => None,
+/// The token to compute next of a reply, and the guesses behind it.
+fn next_tokens(slot: &Slot) -> Vec<Token> {
+    match slot.task.as_ref().map(|task| &task.work) {
+        Some(Work::Generate(reply)) => {
+            reply.next_token().into_iter().chain(reply.guesses().iter().copied()).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
-/// A reply goes on: more of its prompt is read, or a token is chosen. Returns why it ends, if it
+/// More of a reply's prompt is read; behind its last token the first of the reply is chosen. Returns why it ends, if it
 /// does.
 fn go_on(
     slot: &mut Slot,
@@ -187,28 +221,60 @@ fn go_on(
     let Some(task) = &mut slot.task else { return Ok(None) };
     let Work::Generate(reply) = &mut task.work else { return Ok(None) };
     let call = task.call;
-    if part.is_prompt {
-        if slot.held.len() < task.tokens.len() {
-            if let Some(share) = task.progress.advance(slot.held.len(), task.tokens.len()) {
-                emit(call, Event::Progress(share));
-            }
-            return Ok(None);
+    if slot.held.len() < task.tokens.len() {
+        if let Some(share) = task.progress.advance(slot.held.len(), task.tokens.len()) {
+            emit(call, Event::Progress(share));
         }
-        emit(call, reply.prompt_done(&task.tokens));
-        if reply.wants_nothing() {
-            return Ok(Some(Reason::Length));
-        }
-    } else {
+        return Ok(None);
+    }
+    emit(call, reply.prompt_done(&task.tokens));
+    if reply.wants_nothing() {
+        return Ok(Some(Reason::Length));
+    }
+    let reason = reply.choose(context.logits(part.row)?, &mut |event| emit(call, event))?;
+    reply.begun();
+    if reason.is_some() { Ok(reason) } else { Ok(ended_by_room(slot, context)) }
+}
+
+/// A reply's tokens are chosen row by row, as long as each is the one that was guessed. Returns why it ends, if it does.
+fn check(
+    slot: &mut Slot,
+    part: Part,
+    computed: Duration,
+    context: &mut Context,
+    emit: Emit<'_>,
+) -> Result<Option<Reason>, Failure> {
+    let tokens = next_tokens(slot);
+    let Some(task) = &mut slot.task else { return Ok(None) };
+    let Work::Generate(reply) = &mut task.work else { return Ok(None) };
+    let call = task.call;
+    let (mut reason, mut rows) = (None, 0);
+    while rows < part.rows {
         reply.computed();
+        let logits = context.logits(part.row + rows)?;
+        rows += 1;
+        reason = reply.choose(logits, &mut |event| emit(call, event))?;
+        if reason.is_some() || tokens.get(rows) != reply.next_token().as_ref() {
+            break;
+        }
     }
-    let logits = context.logits(part.row)?;
-    let reason = reply.choose(logits, &mut |event| emit(call, event))?;
-    let is_full = slot.held.len() >= context.context_tokens();
-    if reason.is_some() || !is_full {
-        return Ok(reason);
+    reply.step_done(part.rows - 1, part.others, computed);
+    // Guesses that did not hold leave the cache.
+    slot.keep(part.start + rows, context);
+    if reason.is_some() { Ok(reason) } else { Ok(ended_by_room(slot, context)) }
+}
+
+/// Whether a reply ends because its context is full and may not forget.
+fn ended_by_room(slot: &mut Slot, context: &mut Context) -> Option<Reason> {
+    if slot.held.len() < context.context_tokens() {
+        return None;
     }
-    let has_room = reply.shifts() && slot.make_room(context);
-    Ok((!has_room).then_some(Reason::ContextFull))
+    let shifts = matches!(
+        slot.task.as_ref().map(|task| &task.work),
+        Some(Work::Generate(reply)) if reply.shifts()
+    );
+    let has_room = shifts && slot.make_room(context);
+    (!has_room).then_some(Reason::ContextFull)
 }
 
 /// Rows of logits go to a measurement.

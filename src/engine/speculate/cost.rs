@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 /// Tokens of a step up to which the shape is learned.
-pub(super) const TOKENS_MAX: usize = 64;
+pub(super) const TOKENS_MAX: usize = super::STEP_TOKENS_MAX;
 
 /// Cost of a second token and of each further one, in single tokens, before anything was measured: what is hoped for. A
 /// processor that reads the weights once for all tokens of a step reaches it.

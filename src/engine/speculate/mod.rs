@@ -39,6 +39,10 @@ use ledger::Ledger;
 
 use super::llama::Token;
 
+/// The most tokens of a step with guesses, those of others included: steps up to here are computed so that no row depends on
+/// the rest (`Context::set_steady_tokens`).
+pub const STEP_TOKENS_MAX: usize = 32;
+
 /// The most guesses of one step.
 pub const GUESSES_MAX: usize = 24;
 
@@ -61,9 +65,18 @@ struct Lessons {
     acceptance: Acceptance,
     /// Seconds that finished replies won.
     won: f64,
+    /// The draft model, while no reply uses it.
+    draft: Option<DraftModel>,
 }
 
 impl Learned {
+    /// Hands a draft model over: one reply at a time asks it.
+    #[must_use]
+    pub fn with_draft(self, draft: DraftModel) -> Self {
+        self.lessons().draft = Some(draft);
+        self
+    }
+
     fn lessons(&self) -> MutexGuard<'_, Lessons> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,12 +138,13 @@ pub struct Speculator {
 }
 
 impl Speculator {
-    /// A speculator for one reply: `copies` from what was said before, and asks the draft model when there is one.
-    pub fn new(learned: &Learned, copies: bool, draft: Option<DraftModel>) -> Self {
+    /// A speculator for one reply: it `copies` from what was said before, and `drafts` with the draft model when there is
+    /// one that no other reply uses.
+    pub fn new(learned: &Learned, copies: bool, drafts: bool) -> Self {
         Self {
             learned: learned.clone(),
             copies,
-            draft,
+            draft: if drafts { learned.lessons().draft.take() } else { None },
             history: History::default(),
             ledger: Ledger::default(),
             guesses: Vec::new(),
@@ -159,11 +173,6 @@ impl Speculator {
     /// Seconds that guessing has won in this reply, below 0 when it lost, by the cost of single tokens.
     pub fn won_seconds(&self) -> f64 {
         self.ledger.balance() * self.learned.lessons().cost.single().unwrap_or(0.0)
-    }
-
-    /// The draft model, for the next reply.
-    pub fn into_draft(mut self) -> Option<DraftModel> {
-        self.draft.take()
     }
 
     /// Guesses for the next step, at most `limit`, besides what others have in its batch; often none.
@@ -364,6 +373,9 @@ impl Drop for Speculator {
         let won = self.won_seconds();
         let mut lessons = self.learned.lessons();
         lessons.won = (lessons.won + won).max(0.0);
+        if let Some(draft) = self.draft.take() {
+            lessons.draft = Some(draft);
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl Times {
 fn run(learned: &Learned, machine: Machine, prompt: &[Token], reply: &[Token]) -> Times {
     let mut noise = Numbers(7);
     let seconds_of_prompt = machine(1, 0) * prompt.len() as f64 / 8.0;
-    let mut speculator = Speculator::new(learned, true, None);
+    let mut speculator = Speculator::new(learned, true, false);
     speculator.prompt(prompt, Duration::from_secs_f64(seconds_of_prompt));
     speculator.prompt(&reply[..1], Duration::ZERO);
     let mut times = Times { prompt: seconds_of_prompt, alone: 0.0, guessing: 0.0, behind: 0.0 };
@@ -152,7 +152,7 @@ fn the_same_outcomes_give_the_same_guesses() {
 #[test]
 fn limits_hold() {
     let learned = Learned::default();
-    let mut speculator = Speculator::new(&learned, true, None);
+    let mut speculator = Speculator::new(&learned, true, false);
     speculator.prompt(&[1, 2, 3, 4].repeat(50), Duration::from_secs(10));
     let step = |tokens, guessed| Outcome {
         tokens,

@@ -18,6 +18,7 @@ use crate::engine::llama::{
 };
 use crate::engine::options::{ContextOptions, LoadRequest};
 use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
+use crate::engine::speculate::DraftModel;
 
 /// Lines of placement and warnings that are handed on.
 const LINES_MAX: usize = 64;
@@ -154,7 +155,31 @@ fn open_scheduler(
         Context::new(model, &request.context, context_tokens, Arc::clone(&abort), None)?;
     let watched = Arc::clone(inbox);
     context.set_watch(Box::new(move || lock(&watched).is_pointless()));
-    Ok(Scheduler::new(context, abort, request.context.queue_max as usize))
+    let scheduler = Scheduler::new(context, abort, request.context.queue_max as usize);
+    Ok(match &request.draft {
+        Some(path) => scheduler.with_draft(open_draft(path, model, request)?),
+        None => scheduler,
+    })
+}
+
+/// The model that guesses, in a context as large as the other's.
+fn open_draft(
+    path: &Path,
+    model: &Arc<Model>,
+    request: &LoadRequest,
+) -> Result<DraftModel, Failure> {
+    let Checked { first, .. } = check(path)?;
+    let draft = Model::load(Backend::get(), &first, &request.model, &mut |_| true)?;
+    let options = ContextOptions { sequences: 1, ..request.context.clone() };
+    let context_tokens = request.context.context_for(model.context_trained_tokens())?;
+    let context = Context::new(&draft, &options, context_tokens, AbortFlag::default(), None)?;
+    DraftModel::new(context, &model.vocabulary()).map_err(|error| Failure::Refused {
+        path: path.to_owned(),
+        message: format!("{}: {error}", path.display()),
+        hint: Some(
+            "a draft model must be of the same family: same vocabulary, token by token".to_owned(),
+        ),
+    })
 }
 
 /// The saved states of this model; a folder that cannot be used costs time, not the model.
