@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nfl::engine::llama::{
     AbortFlag, Backend, Context, LlamaError, Model, Token, TokenizeOptions, argmax,
 };
-use nfl::engine::options::{ContextOptions, FlashAttention, ModelOptions};
-use nfl::engine::speculate::{Counters, GUESSES_MAX, Learned, Others, Outcome, Speculator};
+use nfl::engine::options::{ContextOptions, ModelOptions};
+use nfl::engine::speculate::{Counters, Learned, Others, Outcome, STEP_TOKENS_MAX, Speculator};
 use nfl::term::Printer;
 
 /// Name, model, prompt.
@@ -62,12 +62,9 @@ pub(crate) fn run(
     for (name, model, prompt) in workloads() {
         let path = directory.join(format!("{model}.gguf"));
         let model = Model::load(Backend::get(), &path, &ModelOptions::default(), &mut |_| true)?;
-        let options = ContextOptions {
-            flash_attention: FlashAttention::Off,
-            ..ContextOptions::with_threads(nfl::hardware::default_threads())
-        };
+        let options = ContextOptions::with_threads(nfl::hardware::default_threads());
         let mut context = Context::new(&model, &options, 2048, AbortFlag::default(), None)?;
-        context.set_steady_tokens(GUESSES_MAX + 1);
+        context.set_steady_tokens(STEP_TOKENS_MAX);
         let options = TokenizeOptions { add_special: true, parse_special: false };
         let prompt = model.vocabulary().tokenize(&prompt, options)?;
         let (mut without, mut with): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());

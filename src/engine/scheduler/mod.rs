@@ -8,6 +8,8 @@
 
 mod admit;
 #[cfg(test)]
+mod guessing_tests;
+#[cfg(test)]
 mod material_tests;
 mod measure;
 mod pace;

@@ -109,7 +109,7 @@ impl Acceptance {
     }
 }
 
-fn class<T: PartialOrd>(value: T, classes: &[(T, f64)]) -> usize {
+fn class<T: PartialOrd + Copy>(value: T, classes: &[(T, f64)]) -> usize {
     classes.iter().take_while(|(least, _)| value >= *least).count().saturating_sub(1)
 }
 

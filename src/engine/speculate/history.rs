@@ -116,7 +116,9 @@ mod tests {
 
     fn history(tokens: &[Token]) -> History {
         let mut history = History::default();
-        tokens.iter().for_each(|&token| history.push(token));
+        for &token in tokens {
+            history.push(token);
+        }
         history
     }
 

@@ -161,7 +161,9 @@ impl Speculator {
     /// Tells of tokens that were read, not generated: the prompt, and before it what an earlier reply may be quoted from.
     /// `elapsed` is the time of reading it: a small share of it may be risked.
     pub fn prompt(&mut self, tokens: &[Token], elapsed: Duration) {
-        tokens.iter().for_each(|&token| self.history.push(token));
+        for &token in tokens {
+            self.history.push(token);
+        }
         self.prompt_seconds += elapsed.as_secs_f64();
     }
 
@@ -198,7 +200,9 @@ impl Speculator {
         self.counters.drafted += guessed as u32;
         self.counters.accepted += held as u32;
         self.resumes = self.resumption(outcome.tokens, held);
-        outcome.tokens.iter().for_each(|&token| self.history.push(token));
+        for &token in outcome.tokens {
+            self.history.push(token);
+        }
     }
 
     /// Fills in what would be copied, the longest continuation that may be used, with what speaks for each token. It is

@@ -118,12 +118,14 @@ fn nothing_is_lost_where_nothing_can_be_won() {
     // Copies of eight tokens that always end differently: each match is a trap.
     let trap: Vec<Token> =
         (0..900).map(|index| if index % 9 == 8 { 6000 + index } else { index % 9 }).collect();
-    for machine in [FLAT, TILES, LINEAR, WORSE] {
+    // The worst that is believed of two tokens is that they cost as much as two steps; a machine on which they cost three
+    // surprises once, for the price of one token.
+    for (machine, share) in [(FLAT, 0.02), (TILES, 0.02), (LINEAR, 0.02), (WORSE, 0.03)] {
         for text in [&random, &dull, &trap, &edited(&prompt, 3), &edited(&prompt, 50)] {
             let learned = Learned::default();
             for _ in 0..3 {
                 let times = run(&learned, machine, &prompt, text);
-                assert!(times.behind < 0.02, "{:.3}: {times:?}", times.ratio());
+                assert!(times.behind < share, "{:.3}: {times:?}", times.ratio());
                 assert!(times.ratio() > 0.98, "{:.3}: {times:?}", times.ratio());
             }
         }
