@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::engine::worker;
+use crate::engine::{probe, worker};
 use crate::settings;
 use crate::term::{Printer, interrupt};
 use failure::Failure;
@@ -47,8 +47,10 @@ enum Command {
 /// Runs the command of this process's arguments and returns its exit status: 0 done, 1 failed, 2 wrong usage,
 /// 130 interrupted.
 pub fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|argument| argument == worker::ARGUMENT) {
-        return worker::main();
+    match std::env::args_os().nth(1) {
+        Some(argument) if argument == worker::ARGUMENT => return worker::main(),
+        Some(argument) if argument == probe::ARGUMENT => return probe::main(),
+        _ => {}
     }
     let line = match CommandLine::try_parse() {
         Ok(line) => line,

@@ -1,6 +1,9 @@
 //! What the environment says; the only reader of environment variables.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
+
+use directories::ProjectDirs;
 
 /// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
 /// process that parses files which nobody vouches for.
@@ -10,11 +13,15 @@ const WORKER_VARIABLES: &[&str] = &[
     "LC_ALL",
     "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH",
+    "NFL_BACKENDS",
+    "NFL_HOME",
     "PATH",
     "SYSTEMROOT",
     "TEMP",
     "TMP",
     "TMPDIR",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
 ];
 
 /// Prefixes of variables that choose devices or tune the compute libraries.
@@ -28,6 +35,34 @@ pub fn worker_environment() -> Vec<(OsString, OsString)> {
             || WORKER_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
     };
     std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(may_pass)).collect()
+}
+
+/// The folder of the user's data: `NFL_HOME`, else where the platform keeps such data; None when it has no such place.
+pub fn home() -> Option<PathBuf> {
+    match std::env::var_os("NFL_HOME").filter(|value| !value.is_empty()) {
+        Some(home) => Some(PathBuf::from(home)),
+        None => Some(ProjectDirs::from("", "", "nfl")?.data_dir().to_owned()),
+    }
+}
+
+/// Where back-end modules are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Modules {
+    /// Nowhere: everything is computed with what is built in.
+    None,
+    /// In this folder.
+    Folder(PathBuf),
+    /// Below the folder of the user's data.
+    Home(PathBuf),
+}
+
+/// `NFL_BACKENDS`: a folder, or "none"; unset, the folder of the user's data.
+pub fn modules() -> Modules {
+    match std::env::var_os("NFL_BACKENDS").filter(|value| !value.is_empty()) {
+        Some(value) if value == "none" => Modules::None,
+        Some(folder) => Modules::Folder(PathBuf::from(folder)),
+        None => home().map_or(Modules::None, Modules::Home),
+    }
 }
 
 /// Whether colour is welcome: `NO_COLOR` unset or empty (<https://no-color.org>) and the terminal not a dumb one.

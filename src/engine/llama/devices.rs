@@ -1,11 +1,14 @@
 //! The devices that ggml can compute on, by way of the safe crate.
 
 use llama_cpp_2::{LlamaBackendDeviceType, list_llama_ggml_backend_devices};
+use llama_cpp_sys_2 as sys;
+use serde::{Deserialize, Serialize};
 
-use super::Backend;
+use super::{Backend, text};
 
 /// What a device is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceKind {
     /// The processor.
     Cpu,
@@ -16,7 +19,7 @@ pub enum DeviceKind {
 }
 
 /// A device that ggml can compute on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// ggml's name, such as "Vulkan0".
     pub name: String,
@@ -24,6 +27,12 @@ pub struct Device {
     pub description: String,
     /// What it is.
     pub kind: DeviceKind,
+    /// Whether it computes in main memory: a part of the processor's chip.
+    pub is_integrated: bool,
+    /// The back-end that drives it, such as "Vulkan".
+    pub backend: String,
+    /// Where it sits, such as "0000:01:00.0": the same card has the same under every back-end.
+    pub bus_id: Option<String>,
     /// All of its memory, in bytes.
     pub memory_bytes: u64,
     /// Its free memory in bytes; for the processor ggml reports all of it.
@@ -36,8 +45,9 @@ pub fn devices(_: &Backend) -> Vec<Device> {
     list_llama_ggml_backend_devices()
         .into_iter()
         .map(|device| Device {
+            bus_id: bus_id(device.index),
             name: device.name,
-            description: device.description,
+            description: device.description.trim().to_owned(),
             kind: match device.device_type {
                 LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu => {
                     DeviceKind::Gpu
@@ -45,8 +55,25 @@ pub fn devices(_: &Backend) -> Vec<Device> {
                 LlamaBackendDeviceType::Cpu => DeviceKind::Cpu,
                 _ => DeviceKind::Accelerator,
             },
+            is_integrated: device.device_type == LlamaBackendDeviceType::IntegratedGpu,
+            backend: device.backend,
             memory_bytes: device.memory_total as u64,
             memory_free_bytes: device.memory_free as u64,
         })
         .collect()
+}
+
+/// ggml's identifier of the device at a position of its list; the safe crate leaves it out.
+fn bus_id(index: usize) -> Option<String> {
+    // SAFETY: the backend is initialised (the caller has the proof), and the index is one that the
+    // list just gave; the properties are plain data that ggml fills in.
+    let id = unsafe {
+        if index >= sys::ggml_backend_dev_count() {
+            return None;
+        }
+        let mut properties = std::mem::zeroed::<sys::ggml_backend_dev_props>();
+        sys::ggml_backend_dev_get_props(sys::ggml_backend_dev_get(index), &raw mut properties);
+        text(properties.device_id)
+    };
+    (!id.is_empty()).then_some(id)
 }

@@ -49,7 +49,7 @@ impl Line {
 }
 
 /// A position in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark(u64);
 
 struct Ring {
@@ -139,7 +139,11 @@ pub(super) fn reason_since(mark: Mark) -> String {
     "llama.cpp gave no reason".to_owned()
 }
 
-unsafe extern "C" fn receive(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
+pub(super) unsafe extern "C" fn receive(
+    level: sys::ggml_log_level,
+    text: *const c_char,
+    _: *mut c_void,
+) {
     if text.is_null() {
         return;
     }

@@ -10,10 +10,12 @@
 
 #![expect(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
+pub mod backends;
 mod batch;
 mod context;
 mod devices;
 mod ggml;
+mod library;
 mod logs;
 mod model;
 mod observe;
@@ -22,11 +24,13 @@ mod steady;
 mod vocabulary;
 
 use std::ffi::{CStr, c_char};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use llama_cpp_sys_2 as sys;
 use thiserror::Error;
 
+pub use backends::Module;
 pub use batch::Batch;
 pub use context::{AbortFlag, Context, Sequence, Watch};
 pub use devices::{Device, DeviceKind, devices};
@@ -43,18 +47,54 @@ pub type Token = i32;
 /// Proof that llama.cpp's backend is initialised and its log goes to the ring of [`logs`], never to
 /// the terminal.
 #[derive(Debug)]
-pub struct Backend(());
+pub struct Backend {
+    modules: Vec<Module>,
+}
 
 impl Backend {
-    /// Initialises llama.cpp on the first call of the process.
+    /// Initialises llama.cpp on the first call of the process, with the back-end modules of the
+    /// settings' folder.
     pub fn get() -> &'static Backend {
+        Self::initialised(backends::load_all)
+    }
+
+    /// As [`Self::get`], but a first call loads one module and no other, or none: for finding out
+    /// which of them works.
+    pub fn with_module(module: Option<PathBuf>) -> &'static Backend {
+        Self::initialised(|| module.map(backends::load).into_iter().collect())
+    }
+
+    fn initialised(modules: impl FnOnce() -> Vec<Module>) -> &'static Backend {
         static BACKEND: OnceLock<Backend> = OnceLock::new();
         BACKEND.get_or_init(|| {
             logs::install();
             // SAFETY: takes no arguments and runs once, because the cell's closure does.
             unsafe { sys::llama_backend_init() };
-            Backend(())
+            Backend { modules: modules() }
         })
+    }
+
+    /// The modules that were found, loaded or refused.
+    pub fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// What ggml's code for the processor was compiled to use, such as "AVX2".
+    pub fn compiled_features(&self) -> Vec<String> {
+        // SAFETY: takes no arguments and returns a string that lives until the next call; the
+        // backend's proof of initialisation keeps callers in line, and the text is copied at once.
+        let words = text(unsafe { sys::llama_print_system_info() });
+        // "CPU : SSE3 = 1 | AVX2 = 1 | … |"
+        words
+            .split('|')
+            .filter_map(|part| part.rsplit(" : ").next()?.trim().strip_suffix(" = 1"))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The position in the log before anything happened.
+    pub fn beginning(&self) -> Mark {
+        Mark::default()
     }
 
     /// A position in the log, to read later what came after it.
