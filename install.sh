@@ -3,10 +3,13 @@
 # binary for this user and runs the main job (convert a checkpoint, hear it talk).
 #
 #   ./install.sh [CHECKPOINT]   set up, install, convert CHECKPOINT and let it speak
+#   ./install.sh vulkan         build the back-end for GPUs by way of Vulkan, and install it for this user
+#   ./install.sh cuda           build the back-end for NVIDIA's GPUs, and install it for this user
 #   ./install.sh test           set up, then formatting, lints and the whole test suite
+#   ./install.sh test-vulkan    compute with Vulkan in software: about 10 minutes of one core, once
 #   ./install.sh --help
 #
-# NFL_FEATURES=cuda, vulkan or metal builds llama.cpp with that GPU backend (its SDK must be installed).
+# NFL_BACKENDS, NFL_CUDA_ARCHITECTURES: where back-ends go (else where nfl looks for them); what CUDA is built for.
 # NFL_BIN_DIR, NFL_LEVEL, NFL_OUTPUT, NFL_PROMPT: where the binary goes; what the main job makes, where, and says.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -118,7 +121,10 @@ set_up_rust() {
 
 build() {
   say "building for this machine's CPU (llama.cpp's C++ takes some minutes the first time) in $CARGO_TARGET_DIR"
-  cargo build --release --locked ${NFL_FEATURES:+--features "$NFL_FEATURES"}
+  local features=()
+  # Apple's GPUs need no driver of their own, so their back-end is built in.
+  [ "$(uname)" != Darwin ] || features=(--features metal)
+  cargo build --release --locked ${features[@]+"${features[@]}"}
 }
 
 install_binary() {
@@ -157,9 +163,14 @@ run_tests() {
   cargo test --release --locked -p nfl-models
 }
 
+. assets/backends/build.sh
+
 case "${1:-}" in
-  -h|--help) sed -n '2,12s/^# \{0,1\}//p' "$0" ;;
+  -h|--help) sed -n '2,15s/^# \{0,1\}//p' "$0" ;;
   test) set_up_packages; set_up_rust; run_tests ;;
+  vulkan) set_up_packages; set_up_rust; build_vulkan ;;
+  cuda) set_up_packages; set_up_rust; build_cuda ;;
+  test-vulkan) set_up_packages; set_up_rust; test_vulkan ;;
   -*) fail "unknown option: $1" "see ./install.sh --help" ;;
   *) set_up_packages; set_up_rust; build; install_binary; main_job "${1:-}" ;;
 esac

@@ -8,6 +8,7 @@
 mod bench;
 mod cage;
 mod convert;
+mod doctor;
 mod engine;
 mod fixture;
 mod hostile;
@@ -18,3 +19,4 @@ mod router;
 mod rules;
 mod run;
 mod tokenizers;
+mod vulkan;

@@ -53,7 +53,7 @@ fn levels_of_the_readme_are_all_levels() {
 
 #[test]
 fn help_texts_are_as_reviewed() {
-    for command in ["", "bench", "convert", "quantize", "run", "show", "synthesize"] {
+    for command in ["", "bench", "convert", "doctor", "quantize", "run", "show", "synthesize"] {
         let arguments: Vec<&str> =
             [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = fixture::nfl(&arguments).expect_success();

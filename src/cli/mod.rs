@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod doctor;
 mod failure;
 mod output;
 mod quantize;
@@ -42,6 +43,7 @@ enum Command {
     Run(Box<run::Arguments>),
     Bench(Box<bench::Arguments>),
     Synthesize(synthesize::Arguments),
+    Doctor(doctor::Arguments),
 }
 
 /// Runs the command of this process's arguments and returns its exit status: 0 done, 1 failed, 2 wrong usage,
@@ -81,6 +83,7 @@ fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Run(arguments) => run::run(&arguments, printer),
         Command::Bench(arguments) => bench::run(&arguments, printer),
         Command::Synthesize(arguments) => synthesize::run(&arguments, printer),
+        Command::Doctor(arguments) => doctor::run(&arguments, printer),
     }
 }
 

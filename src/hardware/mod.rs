@@ -1,7 +1,13 @@
 //! What this machine has, as far as it decides how a model runs.
 
 mod cores;
+mod graphics;
 mod memory;
+mod processor;
+mod storage;
 
 pub use cores::default_threads;
+pub use graphics::{GraphicsCard, Vendor, graphics_cards};
 pub use memory::{Memory, memory, transparent_huge_pages};
+pub use processor::{Processor, processor};
+pub use storage::{Storage, storage};
