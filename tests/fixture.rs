@@ -26,10 +26,11 @@ pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_nfl"))
 }
 
-/// A command line of `nfl` with a quiet standard input and no colour.
+/// A command line of `nfl` with a quiet standard input, no colour, and none of the user's back-end modules.
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(program());
-    command.args(arguments).stdin(Stdio::null()).env("NO_COLOR", "1");
+    command.args(arguments).stdin(Stdio::null());
+    command.env("NO_COLOR", "1").env("NFL_BACKENDS", "none");
     command
 }
 

@@ -79,6 +79,15 @@ impl Backend {
         &self.modules
     }
 
+    /// The modules that were refused, each with its reason.
+    pub fn refused(&self) -> Vec<String> {
+        let refusal = |module: &Module| {
+            let reason = module.outcome.as_ref().err()?;
+            Some(format!("back-end {}: {reason}", module.path.display()))
+        };
+        self.modules.iter().filter_map(refusal).collect()
+    }
+
     /// What ggml's code for the processor was compiled to use, such as "AVX2".
     pub fn compiled_features(&self) -> Vec<String> {
         // SAFETY: takes no arguments and returns a string that lives until the next call; the

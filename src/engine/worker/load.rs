@@ -81,8 +81,9 @@ pub(super) fn load(
         })
     };
     let lines = backend.lines_since(mark);
-    let (serious, notes) = sorted_warnings(&lines);
+    let (serious, mut notes) = sorted_warnings(&lines);
     warnings.extend(serious);
+    notes.extend(backend.refused());
     let loaded = Loaded { vocabulary, scheduler, files };
     let load_ms = ms_since(started);
     let info = account(&loaded, request, load_ms);
