@@ -98,8 +98,8 @@ build_vulkan() {
   if ! glslc --target-env=vulkan1.3 -fshader-stage=compute -o /dev/null - 2>/dev/null <<<'#version 450
 #extension GL_KHR_cooperative_matrix : require
 void main() {}'; then
-    say "note: this glslc is too old for shaders that use matrix units: prompts are read more slowly on cards that have
-      them. A shaderc of 2025 or later on PATH changes that."
+    say "note: this glslc is too old for shaders that use matrix units: cards that have them read prompts more slowly"
+    say "      than they could. A shaderc of 2025 or later on PATH changes that."
   fi
   say "building the Vulkan back-end (about five minutes of one core)"
   build_module vulkan -DGGML_VULKAN=ON -DVulkan_INCLUDE_DIR="$headers"

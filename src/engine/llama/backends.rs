@@ -29,6 +29,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use libloading::Library;
@@ -46,6 +47,11 @@ pub const SOURCES: &str = "llama-cpp-sys-2-0.1.161";
 
 /// Modules that may show the same card, best first: llama.cpp takes a card where it sees it first.
 const ORDER: &[&str] = &["cuda", "hip", "musa", "cann", "metal", "sycl", "vulkan", "opencl"];
+
+/// How the words on standard error begin and end while modules are loaded.
+const WORDS: &str = "back-end ";
+const LOADING: &str = "loading";
+const DONE: &str = "done";
 
 /// Bytes of a stamp that are read.
 const STAMP_BYTES_MAX: usize = 128;
@@ -164,9 +170,29 @@ pub fn backend_of(path: &Path) -> Option<&str> {
     name.strip_suffix(if cfg!(windows) { ".dll" } else { ".so" })
 }
 
-/// Loads all modules of the settings' folder.
+/// Loads all modules of the settings' folder. A driver may crash on the way, so standard error, where
+/// a process's last words are looked for, says which module is at work.
 pub(super) fn load_all() -> Vec<Module> {
-    folder().map_or(Vec::new(), |folder| find(&folder)).into_iter().map(load).collect()
+    let announce = |path: &Path, step: &str| {
+        let _ = writeln!(io::stderr(), "{WORDS}{}: {step}", path.display());
+    };
+    let announced = |path: PathBuf| {
+        announce(&path, LOADING);
+        let module = load(path);
+        announce(&module.path, DONE);
+        module
+    };
+    folder().map_or(Vec::new(), |folder| find(&folder)).into_iter().map(announced).collect()
+}
+
+/// Whether a process's last words are that it was loading a module.
+pub fn is_loading(words: Option<&String>) -> bool {
+    words.is_some_and(|words| words.starts_with(WORDS) && words.ends_with(LOADING))
+}
+
+/// Whether these words are of modules that were loaded, and so tell nothing of a later end.
+pub fn is_past(words: &[String], index: usize) -> bool {
+    words[index].starts_with(WORDS) && !(is_loading(words.get(index)) && index + 1 == words.len())
 }
 
 /// Loads one module: its devices join those of the program.

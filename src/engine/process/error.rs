@@ -10,6 +10,7 @@ use nfl_models::Hint;
 use thiserror::Error;
 
 use crate::engine::frames::{FRAME_BYTES_MAX, Failure};
+use crate::engine::llama::backends;
 
 const SIGNAL_ILLEGAL: i32 = 4;
 const SIGNAL_ABORT: i32 = 6;
@@ -106,13 +107,20 @@ fn quoted(words: &[String]) -> String {
         .find(|line| {
             line.contains("GGML_ASSERT") || line.contains("panicked") || line.contains("what()")
         })
-        .or(words.last());
+        .or_else(|| {
+            let last = (0..words.len()).rev().find(|index| !backends::is_past(words, *index));
+            last.map(|index| &words[index])
+        });
     telling.map_or(String::new(), |line| format!(": {line}"))
 }
 
 impl Hint for EngineError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::WorkerDied { words, .. } if backends::is_loading(words.last()) => {
+                "the back-end module or its driver crashes: nfl doctor says more, NFL_BACKENDS=none \
+                 does without it"
+            }
             Self::WorkerDied { death, .. } => return death.hint(),
             Self::NotAWorker { .. } => "the program was replaced while it ran: start it again",
             Self::Failed(failure) => return failure.hint(),
@@ -192,6 +200,23 @@ mod tests {
         let error = EngineError::WorkerDied { death, words: Vec::new() };
         assert_eq!(error.to_string(), "the engine's process died: exit status 3");
         assert_eq!(error.hint(), None);
+    }
+
+    #[test]
+    fn a_module_that_crashes_is_named_with_the_way_out() {
+        let death = Death { signal: Some(SIGNAL_SEGMENT), status: None };
+        let told = |words: &[&str]| {
+            let words = words.iter().map(|&word| word.to_owned()).collect();
+            let error = EngineError::WorkerDied { death, words };
+            (error.to_string(), error.hint().unwrap())
+        };
+        let (message, hint) = told(&["back-end /m/libggml-cuda.so: loading"]);
+        assert!(message.ends_with(": back-end /m/libggml-cuda.so: loading"), "{message}");
+        assert!(hint.contains("NFL_BACKENDS=none"), "{hint}");
+        let (message, hint) =
+            told(&["back-end /m/libggml-cuda.so: loading", "back-end /m/libggml-cuda.so: done"]);
+        assert!(message.ends_with("(segmentation fault)"), "{message}");
+        assert!(!hint.contains("NFL_BACKENDS"), "{hint}");
     }
 
     #[test]
