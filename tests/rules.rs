@@ -39,6 +39,9 @@ const OWNERS: &[(&str, &[&str], &str)] = &[
     ("indicatif::", &["src/term/"], "show progress with crate::term::progress"),
     ("println!", &["src/term/"], "print with crate::term::Printer"),
     ("print!(", &["src/term/"], "print with crate::term::Printer"),
+    ("directories::", &["src/settings/"], "ask crate::settings for folders"),
+    ("libloading::", &["src/engine/llama/"], "load back-ends with engine::llama::backends"),
+    ("sysinfo::", &["src/hardware/"], "ask crate::hardware"),
     ("env::var", &["src/settings/"], "read the environment in src/settings"),
 ];
 

@@ -224,7 +224,7 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
         && !responder.info().devices.iter().any(|device| device.is_gpu)
     {
         printer.warn(&format!(
-            "--gpu-layers {layers}: this nfl finds no GPU, all layers run on the CPU (see README: GPU)"
+            "--gpu-layers {layers}: this nfl finds no GPU, all layers run on the CPU (nfl doctor says why)"
         ));
     }
     if arguments.verbose {
