@@ -9,108 +9,8 @@ use std::fmt;
 
 use crate::gguf::TensorInfo;
 use crate::hint::Hint;
+pub use crate::role::Role;
 use crate::shape::Shape;
-
-/// What a tensor does in a model.
-#[expect(missing_docs, reason = "a variant's name is the field's word for it")]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Role {
-    TokenEmbedding,
-    OutputNorm,
-    Output,
-    RopeFactors,
-    AttentionNorm,
-    AttentionQuery,
-    AttentionQueryBias,
-    AttentionKey,
-    AttentionKeyBias,
-    AttentionValue,
-    AttentionValueBias,
-    AttentionOutput,
-    AttentionOutputBias,
-    FeedForwardNorm,
-    FeedForwardGate,
-    FeedForwardGateBias,
-    FeedForwardUp,
-    FeedForwardUpBias,
-    FeedForwardDown,
-    FeedForwardDownBias,
-    Router,
-    ExpertsGate,
-    ExpertsUp,
-    ExpertsDown,
-    /// A tensor that no architecture of ours names.
-    Other,
-}
-
-/// Roles and the names of their tensors; those of a block are prefixed with `blk.N.`.
-const NAMES: [(Role, &str); 24] = [
-    (Role::TokenEmbedding, "token_embd.weight"),
-    (Role::OutputNorm, "output_norm.weight"),
-    (Role::Output, "output.weight"),
-    (Role::RopeFactors, "rope_freqs.weight"),
-    (Role::AttentionNorm, "attn_norm.weight"),
-    (Role::AttentionQuery, "attn_q.weight"),
-    (Role::AttentionQueryBias, "attn_q.bias"),
-    (Role::AttentionKey, "attn_k.weight"),
-    (Role::AttentionKeyBias, "attn_k.bias"),
-    (Role::AttentionValue, "attn_v.weight"),
-    (Role::AttentionValueBias, "attn_v.bias"),
-    (Role::AttentionOutput, "attn_output.weight"),
-    (Role::AttentionOutputBias, "attn_output.bias"),
-    (Role::FeedForwardNorm, "ffn_norm.weight"),
-    (Role::FeedForwardGate, "ffn_gate.weight"),
-    (Role::FeedForwardGateBias, "ffn_gate.bias"),
-    (Role::FeedForwardUp, "ffn_up.weight"),
-    (Role::FeedForwardUpBias, "ffn_up.bias"),
-    (Role::FeedForwardDown, "ffn_down.weight"),
-    (Role::FeedForwardDownBias, "ffn_down.bias"),
-    (Role::Router, "ffn_gate_inp.weight"),
-    (Role::ExpertsGate, "ffn_gate_exps.weight"),
-    (Role::ExpertsUp, "ffn_up_exps.weight"),
-    (Role::ExpertsDown, "ffn_down_exps.weight"),
-];
-
-impl Role {
-    /// Whether the tensor belongs to a block, rather than to the model as a whole.
-    pub fn in_block(self) -> bool {
-        !matches!(
-            self,
-            Self::TokenEmbedding
-                | Self::OutputNorm
-                | Self::Output
-                | Self::RopeFactors
-                | Self::Other
-        )
-    }
-
-    /// Whether the tensor holds the weights of all experts, of which a token uses a few.
-    pub fn is_experts(self) -> bool {
-        matches!(self, Self::ExpertsGate | Self::ExpertsUp | Self::ExpertsDown)
-    }
-
-    /// The name of the tensor with this role, in a block where it belongs to one.
-    pub fn tensor_name(self, block: Option<u32>) -> String {
-        let name = NAMES.iter().find(|(role, _)| *role == self).map_or("", |(_, name)| name);
-        match block {
-            Some(block) => format!("blk.{block}.{name}"),
-            None => name.to_owned(),
-        }
-    }
-
-    /// The role and block that a tensor's name tells, in any architecture.
-    pub fn of_name(name: &str) -> (Self, Option<u32>) {
-        let in_block = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-        let (suffix, block) = match in_block {
-            Some((block, suffix)) => (suffix, block.parse().ok()),
-            None => (name, None),
-        };
-        let found = NAMES.iter().find(|(role, each)| {
-            *each == suffix && (role.in_block() == block.is_some() || *role == Self::RopeFactors)
-        });
-        (found.map_or(Self::Other, |(role, _)| *role), block)
-    }
-}
 
 /// One tensor that a shape owns.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -257,17 +157,6 @@ fn same_dimensions(left: &[u64], right: &[u64]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_and_roles_are_one_to_one() {
-        for (role, name) in NAMES {
-            let block = role.in_block().then_some(7);
-            assert_eq!(Role::of_name(&role.tensor_name(block)), (role, block), "{name}");
-        }
-        assert_eq!(Role::of_name("blk.3.attn_q_norm.weight"), (Role::Other, Some(3)));
-        assert_eq!(Role::of_name("blk.3.output.weight"), (Role::Other, Some(3)));
-        assert_eq!(Role::of_name("attn_q.weight"), (Role::Other, None));
-    }
 
     #[test]
     fn single_experts_are_known() {

@@ -43,6 +43,7 @@ pub mod inventory;
 mod level;
 pub mod name;
 pub mod preflight;
+mod role;
 pub mod shape;
 pub mod template;
 mod tensor;

@@ -1,7 +1,7 @@
 //! The shape of a model: the numbers of its architecture, read from metadata and from the tensors
 //! that are there.
 
-use crate::arch::{ARCHITECTURES, Architecture};
+use crate::arch::{ARCHITECTURES, Architecture, ExpertSize};
 use crate::gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use crate::hint::Hint;
 use crate::inventory::Role;
@@ -60,16 +60,46 @@ pub struct Shape {
     pub norm_epsilon: f32,
     /// Tokens that attention looks back, where that is limited.
     pub sliding_window: Option<u64>,
+    /// Whether each block's attention is limited to the window; empty when none is.
+    pub windowed: Vec<bool>,
+    /// Neurons of the expert that every token uses; 0 without one.
+    pub shared_feed_forward: u64,
+    /// Blocks at the beginning that are dense in a model with experts.
+    pub dense_blocks: u32,
+    /// Attention by way of one latent vector a token.
+    pub latent: Option<Latent>,
     /// Whether the token embedding serves as output matrix.
     pub tied_output: bool,
     /// Whether the file carries a factor for each frequency (`rope_freqs.weight`).
     pub rope_factors: bool,
+    /// Whether the file carries factors for long and for short contexts.
+    pub rope_long_factors: bool,
+    /// Whether queries, keys and values are one matrix.
+    pub fused_attention: bool,
+    /// Whether the choice of experts has a bias for each.
+    pub router_scores_bias: bool,
     /// Whether queries, keys and values have a bias.
     pub attention_bias: bool,
     /// Whether the output of attention has a bias.
     pub attention_output_bias: bool,
     /// Whether the feed-forward layers have a bias.
     pub mlp_bias: bool,
+}
+
+/// Attention by way of one latent vector a token (MLA), from which keys and values are made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Latent {
+    /// Numbers of the latent vector.
+    pub rank: u64,
+    /// Numbers that queries go through, where they do.
+    pub query_rank: Option<u64>,
+    /// Numbers of one key once it is made.
+    pub key_length: u64,
+    /// Numbers of one value once it is made.
+    pub value_length: u64,
+    /// Whether the matrices for keys and values are two, and the cache holds the latent vector. In
+    /// files before 2025 they are one, and the cache holds whole keys and values.
+    pub split: bool,
 }
 
 /// Why a file's shape cannot be told.
@@ -122,6 +152,12 @@ impl Hint for ShapeError {
 }
 
 impl Shape {
+    /// Tokens that the attention of a block looks back, where that is limited.
+    pub fn window(&self, block: u32) -> Option<u64> {
+        let limited = self.windowed.get(block as usize).copied().unwrap_or(false);
+        self.sliding_window.filter(|_| limited)
+    }
+
     /// The shape of an open model.
     pub fn of(gguf: &Gguf) -> Result<Self, ShapeError> {
         Self::from_header(gguf.metadata(), gguf.tensors())
@@ -150,12 +186,20 @@ impl Shape {
             let name = role.tensor_name(role.in_block().then_some(0));
             tensors.iter().any(|tensor| tensor.name == name)
         };
+        let blocks = keys.required("block_count", 1, BLOCKS_MAX)? as u32;
+        let sliding_window = keys.optional("attention.sliding_window", 0, CONTEXT_TOKENS_MAX)?;
+        let dense_size = feed_forward.or(expert_feed_forward).ok_or_else(missing)?;
+        let expert_size = match architecture.expert_size {
+            ExpertSize::FeedForward => dense_size,
+            ExpertSize::Own => expert_feed_forward.unwrap_or(dense_size),
+        };
+        let window = sliding_window.filter(|tokens| *tokens > 0);
         Ok(Self {
             architecture,
-            blocks: keys.required("block_count", 1, BLOCKS_MAX)? as u32,
+            blocks,
             context_train: keys.required("context_length", 0, CONTEXT_TOKENS_MAX)?,
             embedding,
-            feed_forward: feed_forward.or(expert_feed_forward).ok_or_else(missing)?,
+            feed_forward: dense_size,
             heads: heads as u32,
             heads_kv: heads_kv as u32,
             key_length,
@@ -163,17 +207,26 @@ impl Shape {
             vocabulary: vocabulary(&keys, tensors)?,
             experts: experts as u32,
             experts_used: keys.optional("expert_used_count", 0, experts)?.unwrap_or(0) as u32,
-            // llama.cpp sizes the experts of this architecture by feed_forward_length.
-            expert_feed_forward: feed_forward.or(expert_feed_forward).ok_or_else(missing)?,
+            expert_feed_forward: expert_size,
+            shared_feed_forward: shared_size(&keys, expert_size)?,
+            dense_blocks: keys.optional("leading_dense_block_count", 0, blocks.into())?.unwrap_or(0)
+                as u32,
+            latent: latent(&keys, has(Role::AttentionLatentBoth))?,
             rope_dimensions: rope.unwrap_or(key_length),
             rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
             norm_epsilon: keys.float("attention.layer_norm_rms_epsilon")?.ok_or_else(|| {
                 ShapeError::Missing(keys.name("attention.layer_norm_rms_epsilon"))
             })?,
-            sliding_window: keys.optional("attention.sliding_window", 0, CONTEXT_TOKENS_MAX)?,
+            windowed: window.map_or(Ok(Vec::new()), |_| windowed(&keys, architecture, blocks))?,
+            sliding_window,
             // A file without tensors (a vocabulary) says nothing about its output.
             tied_output: !tensors.is_empty() && !has(Role::Output),
             rope_factors: has(Role::RopeFactors),
+            rope_long_factors: has(Role::RopeFactorsLong),
+            fused_attention: has(Role::AttentionFused),
+            router_scores_bias: tensors
+                .iter()
+                .any(|tensor| Role::of_name(&tensor.name).0 == Role::RouterScoresBias),
             attention_bias: has(Role::AttentionQueryBias)
                 || has(Role::AttentionKeyBias)
                 || has(Role::AttentionValueBias),
@@ -183,6 +236,65 @@ impl Shape {
                 || has(Role::FeedForwardDownBias),
         })
     }
+}
+
+/// The size of the expert for every token: given as such, or as a number of experts.
+fn shared_size(keys: &Keys<'_>, expert_size: u64) -> Result<u64, ShapeError> {
+    if let Some(size) = keys.optional("expert_shared_feed_forward_length", 0, LENGTH_MAX)? {
+        return Ok(size);
+    }
+    let count = keys.optional("expert_shared_count", 0, EXPERTS_MAX)?.unwrap_or(0);
+    Ok(count * expert_size)
+}
+
+fn latent(keys: &Keys<'_>, joined: bool) -> Result<Option<Latent>, ShapeError> {
+    let Some(rank) = keys.optional("attention.kv_lora_rank", 0, LENGTH_MAX)?.filter(|&n| n > 0)
+    else {
+        return Ok(None);
+    };
+    let length = |plain: &str| {
+        let given = keys.optional(&format!("attention.{plain}_mla"), 1, LENGTH_MAX)?;
+        match given {
+            Some(length) => Ok(length),
+            // Before the cache held the latent vector, these keys gave the whole lengths.
+            None => keys.required(&format!("attention.{plain}"), 1, LENGTH_MAX),
+        }
+    };
+    let split = keys.optional("attention.key_length_mla", 1, LENGTH_MAX)?.is_some();
+    Ok(Some(Latent {
+        rank,
+        query_rank: keys.optional("attention.q_lora_rank", 0, LENGTH_MAX)?.filter(|&n| n > 0),
+        key_length: length("key_length")?,
+        value_length: length("value_length")?,
+        split: split && !joined,
+    }))
+}
+
+/// Which blocks attend to a window: as the file lists them, or by a period.
+fn windowed(
+    keys: &Keys<'_>,
+    architecture: &Architecture,
+    blocks: u32,
+) -> Result<Vec<bool>, ShapeError> {
+    const KEY: &str = "attention.sliding_window_pattern";
+    let Some(usual) = architecture.window_period else { return Ok(Vec::new()) };
+    let key = keys.name(KEY);
+    let period = match keys.metadata.get(&key) {
+        Some(Value::Array(array)) => {
+            let wrong = || ShapeError::Type { key: key.clone(), wanted: "list of truths" };
+            let truths: Option<Vec<bool>> = array
+                .values()
+                .map(|value| match value {
+                    Value::Bool(truth) => Some(truth),
+                    other => other.as_u64().map(|number| number != 0),
+                })
+                .collect();
+            let truths = truths.filter(|list| list.len() == blocks as usize);
+            return truths.ok_or_else(wrong);
+        }
+        _ => keys.optional(KEY, 0, BLOCKS_MAX)?.unwrap_or(usual.into()) as u32,
+    };
+    Ok((0..blocks).map(|block| period == 0 || block % period < period - 1).collect())
 }
 
 /// The tokenizer's list counts for llama.cpp; without one the `vocab_size`, and the embedding's
@@ -272,8 +384,15 @@ impl Shape {
             rope_theta: 10_000.0,
             norm_epsilon: 1e-5,
             sliding_window: None,
+            windowed: Vec::new(),
+            shared_feed_forward: 0,
+            dense_blocks: 0,
+            latent: None,
             tied_output: false,
             rope_factors: false,
+            rope_long_factors: false,
+            fused_attention: false,
+            router_scores_bias: false,
             attention_bias: false,
             attention_output_bias: false,
             mlp_bias: false,

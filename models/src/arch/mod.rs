@@ -1,7 +1,16 @@
 //! Architectures: how GGUF names a kind of model, and which tensors it owns. One file each, one
 //! slice for all.
 
+pub mod deepseek2;
+pub mod gemma;
+pub mod gpt_oss;
+pub mod granite;
 pub mod llama;
+pub mod olmo2;
+mod parts;
+pub mod phi3;
+pub mod qwen2;
+pub mod qwen3;
 
 use std::fmt;
 
@@ -16,10 +25,37 @@ pub struct Architecture {
     pub description: &'static str,
     /// Every tensor that a shape of it owns.
     pub inventory: fn(&Shape) -> Vec<TensorSpec>,
+    /// Of so many blocks in a row, all but the last attend to a window only, unless the file says
+    /// otherwise; `None` where llama.cpp applies no window, whatever the file says.
+    pub window_period: Option<u32>,
+    /// Which number gives the size of one expert.
+    pub expert_size: ExpertSize,
+}
+
+/// Which number of the metadata gives the neurons of one expert.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ExpertSize {
+    /// `feed_forward_length`, as of a dense layer.
+    FeedForward,
+    /// `expert_feed_forward_length`, a number of its own.
+    Own,
 }
 
 /// Every architecture whose inventory is known.
-pub const ARCHITECTURES: &[&Architecture] = &[&llama::LLAMA];
+pub const ARCHITECTURES: &[&Architecture] = &[
+    &llama::LLAMA,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &qwen3::QWEN3_MOE,
+    &gpt_oss::GPT_OSS,
+    &deepseek2::DEEPSEEK2,
+    &granite::GRANITE,
+    &granite::GRANITE_MOE,
+    &olmo2::OLMO2,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &phi3::PHI3,
+];
 
 impl Architecture {
     /// The architecture of a name.
