@@ -2,6 +2,7 @@
 
 use crate::checkpoint::CheckpointError;
 use crate::families;
+use crate::outline;
 use crate::quantize::EncodeError;
 use crate::quantize::mixture::BlockError;
 use crate::vocabulary::VocabularyError;
@@ -41,6 +42,9 @@ pub enum ConvertError {
     /// No family has this class.
     #[error("unknown architecture: {class}")]
     UnknownFamily { class: String },
+    /// No spelling has this class: nothing can be told from its configuration.
+    #[error("unknown architecture: {class}")]
+    UnknownShape { class: String },
     /// A tensor that the architecture does not own.
     #[error("tensor not known to this architecture: {name}")]
     UnknownTensor { name: String },
@@ -109,7 +113,8 @@ impl Hint for ConvertError {
             Self::Header(error) => error.hint(),
             Self::Shape(error) => error.hint(),
             Self::Refused(refusal) => refusal.hint(),
-            Self::UnknownFamily { class } => Some(known_families(class)),
+            Self::UnknownFamily { class } => Some(known(class, families::classes().collect())),
+            Self::UnknownShape { class } => Some(known(class, outline::classes().collect())),
             Self::UnknownTensor { .. } | Self::MissingTensor { .. } | Self::Inventory(_) => Some(
                 "compare the checkpoint with its source: files may be missing or of another model"
                     .into(),
@@ -150,8 +155,7 @@ fn write_hint(error: &io::Error) -> Option<String> {
     }
 }
 
-fn known_families(class: &str) -> String {
-    let all: Vec<&str> = families::classes().collect();
+fn known(class: &str, all: Vec<&str>) -> String {
     let list = format!("known are {}", all.join(", "));
     match nfl_models::nearest(class, all) {
         Some(nearest) => format!("did you mean {nearest}? {list}"),

@@ -14,6 +14,7 @@
 //!   ([`quantize::BlockEncoder`]).
 //! - [`convert`] and [`requantize`] stream a source into one file for each level, in one pass, with
 //!   bounded memory.
+//! - [`outline`] tells shape, types and sizes from a `config.json` alone, before any weight is there.
 //! - [`seeded`] makes checkpoints of random weights for tests and benchmarks.
 //!
 //! What holds: tensor bytes equal those of upstream's tools for the same level; memory is bounded
@@ -24,6 +25,7 @@ pub mod checkpoint;
 mod error;
 pub mod families;
 mod order;
+pub mod outline;
 mod output;
 mod pipeline;
 pub mod quantize;
@@ -36,6 +38,7 @@ pub mod vocabulary;
 
 pub use error::ConvertError;
 pub use order::{Order, Step};
+pub use outline::Outline;
 pub use pipeline::convert;
 pub use receipt::{Receipt, ReceiptTensor};
 pub use requantize::requantize;

@@ -14,6 +14,7 @@ mod convert_oracle;
 mod convert_stream;
 mod convert_support;
 mod convert_variants;
+mod outline;
 mod vocabulary_hostile;
 mod vocabulary_made;
 mod vocabulary_real;

@@ -42,6 +42,8 @@ pub struct Cache {
     pub context_tokens: u64,
     /// Tokens that are computed at once: a window is cached with room for that many more.
     pub micro_batch_tokens: u64,
+    /// Sequences that share the context: each has its own window.
+    pub sequences: u64,
     /// Type of the keys.
     pub key: TensorType,
     /// Type of the values.
@@ -154,7 +156,8 @@ impl Footprint {
         let cells = match self.shape.window(block) {
             None => cells,
             Some(window) => {
-                let needed = window.checked_add(cache.micro_batch_tokens)?;
+                let needed = window.checked_mul(cache.sequences)?;
+                let needed = needed.checked_add(cache.micro_batch_tokens)?;
                 cells.min(needed).checked_next_multiple_of(CONTEXT_STEP_TOKENS)?
             }
         };
@@ -170,7 +173,8 @@ impl Footprint {
     /// Bytes of weights and cache together for a context, which is rounded up as llama.cpp does.
     pub fn total_bytes(&self, context: u64, key: TensorType, value: TensorType) -> Option<u64> {
         let micro_batch_tokens = MICRO_BATCH_TOKENS;
-        let cache = Cache { context_tokens: context, micro_batch_tokens, key, value };
+        let sequences = 1;
+        let cache = Cache { context_tokens: context, micro_batch_tokens, sequences, key, value };
         self.weights_bytes().checked_add(self.kv_bytes(&cache)?)
     }
 }

@@ -8,6 +8,7 @@ pub mod blocks;
 pub mod frames;
 pub mod llama;
 pub mod options;
+pub mod plan;
 pub mod probe;
 pub mod process;
 pub mod scheduler;

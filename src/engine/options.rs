@@ -1,8 +1,11 @@
 //! What a caller may ask of a model, a context and a sampler; the values travel to the worker as
 //! they are.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use nfl_models::TensorType;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -36,6 +39,18 @@ pub enum LoadMode {
     Read,
 }
 
+/// Where tensors of certain names go, whatever else is decided.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TensorOverride {
+    /// A regular expression that matches anywhere in the name.
+    pub pattern: String,
+    /// The device: [`CPU`], or a name that ggml gives one, such as "Vulkan0".
+    pub device: String,
+}
+
+/// The processor's name as a device.
+pub const CPU: &str = "CPU";
+
 /// How a model is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
@@ -50,6 +65,12 @@ pub struct ModelOptions {
     pub cpu_experts: bool,
     /// Keep tensors on the CPU whose names match one of these regular expressions.
     pub cpu_tensors: Vec<String>,
+    /// Tensors that go elsewhere than their layer; of several that match, the first counts. They
+    /// come before the two above.
+    pub overrides: Vec<TensorOverride>,
+    /// How many of the layers on GPUs each GPU gets, in the order of the devices; in proportion to
+    /// their free memory when empty.
+    pub split: Vec<u32>,
     /// Let ggml repack weights into buffers laid out for this CPU: faster, but that copy is not
     /// mapped.
     pub repack: bool,
@@ -67,6 +88,8 @@ impl Default for ModelOptions {
             gpu_layers: None,
             cpu_experts: false,
             cpu_tensors: Vec::new(),
+            overrides: Vec::new(),
+            split: Vec::new(),
             repack: true,
             vocabulary_only: false,
             check_tensors: false,
@@ -106,6 +129,49 @@ pub enum CacheType {
     Q4_1,
     /// Blocks of 32 at 4 bits.
     Q4_0,
+}
+
+impl CacheType {
+    /// Every type, the most exact first.
+    pub const ALL: [Self; 8] = [
+        Self::F32,
+        Self::F16,
+        Self::BF16,
+        Self::Q8_0,
+        Self::Q5_1,
+        Self::Q5_0,
+        Self::Q4_1,
+        Self::Q4_0,
+    ];
+
+    /// The type as of any tensor, whose table knows its size.
+    pub fn tensor_type(self) -> TensorType {
+        match self {
+            Self::F32 => TensorType::F32,
+            Self::F16 => TensorType::F16,
+            Self::BF16 => TensorType::BF16,
+            Self::Q8_0 => TensorType::Q8_0,
+            Self::Q5_1 => TensorType::Q5_1,
+            Self::Q5_0 => TensorType::Q5_0,
+            Self::Q4_1 => TensorType::Q4_1,
+            Self::Q4_0 => TensorType::Q4_0,
+        }
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(&self.tensor_type().name().to_lowercase())
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = OptionError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|each| each.to_string().eq_ignore_ascii_case(text));
+        found.ok_or_else(|| OptionError::CacheType(text.to_owned()))
+    }
 }
 
 /// How a context is created.
@@ -367,6 +433,9 @@ pub enum OptionError {
         /// The context that the model was trained on.
         trained_tokens: u32,
     },
+    /// A word that names no type of the cache.
+    #[error("cache type: {0} is none of f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0")]
+    CacheType(String),
     /// Too many or too long stop strings.
     #[error("stop: {0}")]
     Stop(String),

@@ -3,7 +3,11 @@
 //! Entries of `text_config` come before those of the top level, as in llama.cpp's converter: models
 //! that also see or hear keep the numbers of their language part there.
 
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
@@ -29,6 +33,26 @@ impl Config {
             .read_json("config.json", CONFIG_BYTES_MAX)?
             .ok_or_else(|| CheckpointError::NoConfig { directory: folder.path().to_path_buf() })?;
         Self::from_value(value)
+    }
+
+    /// Reads a `config.json` by whatever name, or that of a directory.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let absent = || CheckpointError::NotFound { path: path.to_path_buf() };
+        // The user named this file, so it may be a link; what it leads to is read by its own name.
+        let found = fs::canonicalize(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => absent(),
+            _ => CheckpointError::io(path, error),
+        })?;
+        if found.is_dir() {
+            return Self::read(&Folder::open(&found)?);
+        }
+        let name = found.file_name().and_then(OsStr::to_str);
+        let (Some(parent), Some(name)) = (found.parent(), name) else { return Err(absent()) };
+        let value = Folder::open(parent)?.read_json(name, CONFIG_BYTES_MAX)?;
+        Self::from_value(value.ok_or_else(absent)?)
     }
 
     /// The settings in a JSON value, which must be an object, as must its `text_config` when

@@ -21,7 +21,7 @@ use nfl_models::Hint;
 use thiserror::Error;
 
 use self::dimensions::Dimensions;
-use crate::checkpoint::{CONFIG_BYTES_MAX, CheckpointError, Config, Folder};
+use crate::checkpoint::{CheckpointError, Config};
 
 /// Bytes of one weight file, as Hugging Face's own tools cut them.
 pub const SHARD_BYTES_MAX: u64 = 5_000_000_000;
@@ -235,7 +235,7 @@ pub fn generate(
     seed: &Seed,
     on_progress: &mut Progress<'_>,
 ) -> Result<GeneratedCheckpoint, SeededError> {
-    let config = read_config(config)?;
+    let config = Config::open(config)?;
     let dimensions = Dimensions::new(&config, &seed.overrides)?;
     let specs = tensors::list(&dimensions, seed.router_sharpness);
     if fs::symlink_metadata(target).is_ok() {
@@ -272,22 +272,6 @@ pub fn generate(
         parameters,
         bytes: parameters * seed.dtype.bytes(),
     })
-}
-
-fn read_config(path: &Path) -> Result<Config, SeededError> {
-    // The user named this file, so it may be a link; what it leads to is then read by its own name.
-    let found = fs::canonicalize(path).map_err(|error| SeededError::io(path, error))?;
-    if found.is_dir() {
-        return Ok(Config::read(&Folder::open(&found)?)?);
-    }
-    let (Some(parent), Some(name)) = (found.parent(), found.file_name().and_then(|n| n.to_str()))
-    else {
-        return Err(CheckpointError::NotFound { path: found }.into());
-    };
-    let value = Folder::open(parent)?
-        .read_json(name, CONFIG_BYTES_MAX)?
-        .ok_or(CheckpointError::NotFound { path: path.to_path_buf() })?;
-    Ok(Config::from_value(value)?)
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<(), SeededError> {

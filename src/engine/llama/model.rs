@@ -9,7 +9,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::vocabulary::Vocabulary;
 use super::{Backend, LlamaError, logs, text};
-use crate::engine::options::{LoadMode, ModelOptions};
+use crate::engine::options::{CPU, LoadMode, ModelOptions, TensorOverride};
 
 /// The names of expert tensors in every architecture of llama.cpp that has them.
 const EXPERT_TENSORS: &str = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps";
@@ -21,10 +21,8 @@ const TEXT_BYTES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Model {
     pointer: NonNull<sys::llama_model>,
-    /// llama.cpp keeps the parameters it was loaded with, so the patterns live as long as the
-    /// model.
-    _patterns: Vec<CString>,
-    _overrides: Vec<sys::llama_model_tensor_buft_override>,
+    /// llama.cpp keeps the parameters it was loaded with, and what they point to must live as long.
+    _placement: Placement,
 }
 
 // SAFETY: llama.cpp does not change a model after loading; contexts, which do change, each own
@@ -47,31 +45,49 @@ impl Model {
         options: &ModelOptions,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Arc<Self>, LlamaError> {
+        Self::open(backend, path, options, false, progress)
+    }
+
+    /// A model without its weights: what it would take can be measured, nothing can be computed.
+    pub(super) fn without_weights(
+        backend: &Backend,
+        path: &Path,
+        options: &ModelOptions,
+    ) -> Result<Arc<Self>, LlamaError> {
+        Self::open(backend, path, options, true, &mut |_| true)
+    }
+
+    fn open(
+        backend: &Backend,
+        path: &Path,
+        options: &ModelOptions,
+        measure_only: bool,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Arc<Self>, LlamaError> {
         let shown = path.display().to_string();
         let file = c_path(path).ok_or_else(|| LlamaError::Path(shown.clone()))?;
-        let patterns = patterns(options)?;
-        let overrides = overrides(&patterns);
+        let placement = Placement::of(options)?;
         let mut progress = Progress { report: progress, cancelled: false };
         // SAFETY: takes nothing and returns a plain struct.
         let mut params = unsafe { sys::llama_model_default_params() };
-        params.load_mode = load_mode(options);
+        params.load_mode =
+            if measure_only { sys::LLAMA_LOAD_MODE_NONE } else { load_mode(options) };
+        params.no_alloc = measure_only;
         params.n_gpu_layers =
             options.gpu_layers.map_or(-1, |layers| i32::try_from(layers).unwrap_or(i32::MAX));
-        params.tensor_buft_overrides =
-            if patterns.is_empty() { std::ptr::null() } else { overrides.as_ptr() };
+        params.tensor_buft_overrides = first_or_null(&placement.overrides);
+        params.tensor_split = first_or_null(&placement.split);
         params.use_extra_bufts = options.repack;
         params.vocab_only = options.vocabulary_only;
         params.check_tensors = options.check_tensors;
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
         let mark = backend.mark();
-        // SAFETY: `file` and `overrides` outlive the call (the latter the model); `progress`
+        // SAFETY: `file` and `placement` outlive the call (the latter the model); `progress`
         // outlives the call, the only time at which llama.cpp calls back.
         let pointer = unsafe { sys::llama_model_load_from_file(file.as_ptr(), params) };
         match NonNull::new(pointer) {
-            Some(pointer) => {
-                Ok(Arc::new(Self { pointer, _patterns: patterns, _overrides: overrides }))
-            }
+            Some(pointer) => Ok(Arc::new(Self { pointer, _placement: placement })),
             None if progress.cancelled => Err(LlamaError::Cancelled),
             None => Err(LlamaError::Load { path: shown, reason: logs::reason_since(mark) }),
         }
@@ -180,31 +196,67 @@ fn load_mode(options: &ModelOptions) -> sys::llama_load_mode {
     }
 }
 
-fn patterns(options: &ModelOptions) -> Result<Vec<CString>, LlamaError> {
-    let experts = options.cpu_experts.then_some(EXPERT_TENSORS);
-    experts
-        .into_iter()
-        .chain(options.cpu_tensors.iter().map(String::as_str))
-        .map(|pattern| CString::new(pattern).map_err(|_| LlamaError::Pattern(pattern.to_owned())))
-        .collect()
+/// What the load parameters point to, and llama.cpp keeps pointing to.
+#[derive(Debug)]
+struct Placement {
+    /// The patterns that the table below points into.
+    _patterns: Vec<CString>,
+    /// Pattern and buffer type, closed by a row of nulls.
+    overrides: Vec<sys::llama_model_tensor_buft_override>,
+    /// One number for each device that llama.cpp can have; empty for its own choice.
+    split: Vec<f32>,
 }
 
-/// The table that llama.cpp reads: pattern and buffer type, closed by a row of nulls.
-fn overrides(patterns: &[CString]) -> Vec<sys::llama_model_tensor_buft_override> {
-    // SAFETY: takes nothing; the buffer type lives as long as the process.
-    let cpu = unsafe { sys::ggml_backend_cpu_buffer_type() };
-    let end = sys::llama_model_tensor_buft_override {
-        pattern: std::ptr::null(),
-        buft: std::ptr::null_mut(),
-    };
-    patterns
-        .iter()
-        .map(|pattern| sys::llama_model_tensor_buft_override {
-            pattern: pattern.as_ptr(),
-            buft: cpu,
-        })
-        .chain([end])
-        .collect()
+impl Placement {
+    fn of(options: &ModelOptions) -> Result<Self, LlamaError> {
+        // SAFETY: takes nothing; the buffer type lives as long as the process.
+        let cpu = unsafe { sys::ggml_backend_cpu_buffer_type() };
+        let mut rows = Vec::new();
+        for TensorOverride { pattern, device } in &options.overrides {
+            let buffer = if device == CPU { cpu } else { buffer_of(device)? };
+            rows.push((pattern.as_str(), buffer));
+        }
+        let kept = options.cpu_experts.then_some(EXPERT_TENSORS);
+        let kept = kept.into_iter().chain(options.cpu_tensors.iter().map(String::as_str));
+        rows.extend(kept.map(|pattern| (pattern, cpu)));
+        let mut patterns = Vec::with_capacity(rows.len());
+        let mut overrides = Vec::with_capacity(rows.len() + 1);
+        for (text, buft) in rows {
+            let text = CString::new(text).map_err(|_| LlamaError::Pattern(text.to_owned()))?;
+            let pattern = text.as_ptr(); // into the heap: the string may move, this may not
+            overrides.push(sys::llama_model_tensor_buft_override { pattern, buft });
+            patterns.push(text);
+        }
+        if !overrides.is_empty() {
+            let (pattern, buft) = (std::ptr::null(), std::ptr::null_mut());
+            overrides.push(sys::llama_model_tensor_buft_override { pattern, buft });
+        }
+        let mut split: Vec<f32> = options.split.iter().map(|layers| *layers as f32).collect();
+        if !split.is_empty() {
+            // SAFETY: takes nothing. llama.cpp reads that many numbers.
+            split.resize(unsafe { sys::llama_max_devices() }, 0.0);
+        }
+        Ok(Self { _patterns: patterns, overrides, split })
+    }
+}
+
+/// The memory of a device.
+fn buffer_of(device: &str) -> Result<sys::ggml_backend_buffer_type_t, LlamaError> {
+    let reason = "no such device".to_owned();
+    let unknown = || LlamaError::Load { path: device.to_owned(), reason: reason.clone() };
+    let name = CString::new(device).map_err(|_| unknown())?;
+    // SAFETY: the name is zero-terminated.
+    let found = unsafe { sys::ggml_backend_dev_by_name(name.as_ptr()) };
+    if found.is_null() {
+        return Err(unknown());
+    }
+    // SAFETY: the device was just found; devices live as long as the process.
+    Ok(unsafe { sys::ggml_backend_dev_buffer_type(found) })
+}
+
+/// The first of several, or null for none.
+fn first_or_null<T>(items: &[T]) -> *const T {
+    if items.is_empty() { std::ptr::null() } else { items.as_ptr() }
 }
 
 unsafe extern "C" fn on_progress(share: f32, data: *mut c_void) -> bool {
