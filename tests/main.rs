@@ -10,6 +10,7 @@ mod cage;
 mod convert;
 mod doctor;
 mod engine;
+mod fit;
 mod fixture;
 mod hostile;
 mod judge;

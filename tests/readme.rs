@@ -53,7 +53,9 @@ fn levels_of_the_readme_are_all_levels() {
 
 #[test]
 fn help_texts_are_as_reviewed() {
-    for command in ["", "bench", "convert", "doctor", "quantize", "run", "show", "synthesize"] {
+    let commands =
+        ["", "bench", "convert", "doctor", "fit", "quantize", "run", "show", "synthesize", "tune"];
+    for command in commands {
         let arguments: Vec<&str> =
             [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();
         let help = fixture::nfl(&arguments).expect_success();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use nfl_converters::Outline;
+use nfl_models::gguf::TensorInfo;
 use nfl_models::{Level, TensorType};
 
 fn material(path: &str) -> Option<PathBuf> {
@@ -16,7 +17,7 @@ fn material(path: &str) -> Option<PathBuf> {
 }
 
 fn parameters(outline: &Outline) -> u64 {
-    outline.tensors(Level::F16).unwrap().iter().map(|tensor| tensor.elements()).sum()
+    outline.tensors(Level::F16).unwrap().iter().map(TensorInfo::elements).sum()
 }
 
 /// The number of weights that the model's page on Hugging Face gives (from its safetensors).
@@ -44,7 +45,8 @@ fn weights_are_as_many_as_published() {
         let Some(config) = material(&format!("configs/{name}.json")) else { return };
         let outline = Outline::read(&config).unwrap();
         // Factors for frequencies are computed from the configuration: no checkpoint has them.
-        let factors = u64::from(outline.shape.rope_factors) + 2 * u64::from(outline.shape.rope_long_factors);
+        let factors =
+            u64::from(outline.shape.rope_factors) + 2 * u64::from(outline.shape.rope_long_factors);
         let factors = factors * outline.shape.rope_dimensions / 2;
         assert_eq!(parameters(&outline) - factors, published, "{name}");
     }

@@ -4,12 +4,15 @@ mod bench;
 mod convert;
 mod doctor;
 mod failure;
+mod fit;
 mod output;
+mod placement;
 mod quantize;
 mod report;
 mod run;
 mod show;
 mod synthesize;
+mod tune;
 
 use std::process::ExitCode;
 
@@ -42,6 +45,8 @@ enum Command {
     Show(show::Arguments),
     Run(Box<run::Arguments>),
     Bench(Box<bench::Arguments>),
+    Fit(Box<fit::Arguments>),
+    Tune(tune::Arguments),
     Synthesize(synthesize::Arguments),
     Doctor(doctor::Arguments),
 }
@@ -82,6 +87,8 @@ fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Show(arguments) => show::run(&arguments, printer),
         Command::Run(arguments) => run::run(&arguments, printer),
         Command::Bench(arguments) => bench::run(&arguments, printer),
+        Command::Fit(arguments) => fit::run(&arguments, printer),
+        Command::Tune(arguments) => tune::run(&arguments, printer),
         Command::Synthesize(arguments) => synthesize::run(&arguments, printer),
         Command::Doctor(arguments) => doctor::run(&arguments, printer),
     }

@@ -8,13 +8,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
+use super::fit;
+use super::placement::{PlacementArguments, Planned};
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
-use crate::engine::options::{
-    ContextOptions, LoadMode, LoadRequest, ModelOptions, Sampling, Speculation,
-};
+use crate::engine::options::{LoadRequest, Sampling, Speculation};
 use crate::engine::worker::cage::CageInfo;
-use crate::hardware;
 use crate::term::editor::{Editor, Typed};
 use crate::term::progress::Progress;
 use crate::term::{self, Printer, interrupt, units};
@@ -123,33 +122,6 @@ struct SamplingArguments {
     seed: Option<u32>,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Memory and speed")]
-#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
-struct PlacementArguments {
-    /// Context in tokens [default: what the model was trained on, at most 4096].
-    #[arg(short, long, value_name = "N")]
-    context: Option<u32>,
-    /// Threads [default: the physical cores].
-    #[arg(long, value_name = "N")]
-    threads: Option<u32>,
-    /// Layers on the GPU [default: all, when there is one].
-    #[arg(long, value_name = "N")]
-    gpu_layers: Option<u32>,
-    /// Keep the experts of a Mixture of Experts on the CPU, whatever else is on the GPU.
-    #[arg(long)]
-    cpu_moe: bool,
-    /// Read the file into memory instead of mapping it.
-    #[arg(long)]
-    no_mmap: bool,
-    /// Pin the weights in memory.
-    #[arg(long)]
-    mlock: bool,
-    /// Leave weights as they are in the file instead of laying them out anew for this CPU: slower, but mapped.
-    #[arg(long)]
-    no_repack: bool,
-}
-
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let prompt = match &arguments.prompt {
         Some(prompt) => Some(prompt.clone()),
@@ -184,27 +156,11 @@ fn piped_prompt() -> Result<String, Failure> {
 fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
-    let placement = &arguments.placement;
-    let threads = placement.threads.unwrap_or_else(hardware::default_threads);
-    let request = LoadRequest::new(
-        &arguments.file,
-        ModelOptions {
-            load_mode: if placement.no_mmap { LoadMode::Read } else { LoadMode::Auto },
-            lock_memory: placement.mlock,
-            gpu_layers: placement.gpu_layers,
-            cpu_experts: placement.cpu_moe,
-            repack: !placement.no_repack,
-            ..ModelOptions::default()
-        },
-        ContextOptions {
-            context_tokens: placement.context,
-            ..ContextOptions::with_threads(threads)
-        },
-    );
     if arguments.spec == Guessing::Draft && arguments.draft.is_none() {
         let hint = "name a small model of the same vocabulary: --draft FILE";
         return Err(Failure::usage("--spec draft: there is no draft model", hint));
     }
+    let (request, planned) = arguments.placement.request(&arguments.file, &program)?;
     let request = LoadRequest { draft: arguments.draft.clone(), ..request };
     let mut progress = Progress::permille(printer);
     progress.message("loading");
@@ -220,14 +176,11 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
     for warning in &responder.info().warnings {
         printer.warn(warning);
     }
-    if let Some(layers) = placement.gpu_layers.filter(|layers| *layers > 0)
-        && !responder.info().devices.iter().any(|device| device.is_gpu)
-    {
-        printer.warn(&format!(
-            "--gpu-layers {layers}: this nfl finds no GPU, all layers run on the CPU (nfl doctor says why)"
-        ));
+    for warning in planned.iter().flat_map(|planned| &planned.plan.warnings) {
+        printer.warn(warning);
     }
     if arguments.verbose {
+        report_plan(planned.as_ref(), printer);
         report_load(&responder, printer);
     }
     Ok(responder)
@@ -349,7 +302,7 @@ impl Session<'_> {
         if done.reason == Reason::ContextFull {
             let room = responder.info().context_tokens;
             self.printer.warn(&format!(
-                "the reply was cut: the context of {room} tokens is full (--context makes it larger)"
+                "the reply was cut: the context of {room} tokens is full (--ctx makes it larger)"
             ));
         }
         if self.arguments.verbose {
@@ -375,6 +328,19 @@ impl SamplingArguments {
             penalty_tokens: self.repeat_last.or(base.penalty_tokens),
             seed: self.seed.or(base.seed),
         }
+    }
+}
+
+fn report_plan(planned: Option<&Planned>, printer: &Printer) {
+    let Some(Planned { plan, tuned }) = planned else {
+        printer.say("plan     none: the tensors of this architecture are not known to nfl");
+        return;
+    };
+    if let Some(tuned) = tuned {
+        printer.say(&format!("tuned    {} (nfl tune measured it)", tuned.describe()));
+    }
+    for line in fit::decisions(plan).lines() {
+        printer.say(&format!("plan     {line}"));
     }
 }
 

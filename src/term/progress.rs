@@ -35,6 +35,11 @@ impl Progress {
         Self::new(printer, 1000, "{msg} [{bar:30}] {percent:>3}%")
     }
 
+    /// A bar over `total` steps.
+    pub fn steps(printer: &Printer, total: u64) -> Self {
+        Self::new(printer, total, "{msg:32!} [{bar:30}] {pos} of {len}")
+    }
+
     fn new(printer: &Printer, total: u64, style: &str) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::hidden());
         let style = ProgressStyle::with_template(style).expect("the template is a constant");

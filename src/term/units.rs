@@ -17,6 +17,30 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
+/// Reads a size as people write it: `12GiB`, `12G`, `500 MB`, or plain bytes. `K`, `M`, `G` and `T`
+/// alone are binary, as memory is counted; None when it is no size.
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim().to_ascii_lowercase();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().ok()?;
+    let unit = unit.trim();
+    let power = match unit.chars().next() {
+        None | Some('b') => 0,
+        Some('k') => 1,
+        Some('m') => 2,
+        Some('g') => 3,
+        Some('t') => 4,
+        _ => return None,
+    };
+    let base: f64 = match unit.get(1..).unwrap_or("") {
+        "" | "i" | "ib" => 1024.0,
+        "b" => 1000.0,
+        _ => return None,
+    };
+    Some((number * base.powi(power)) as u64)
+}
+
 /// A count in decimal units with three significant digits: `46.7 B`, `260 K`.
 pub fn count(count: u64) -> String {
     const UNITS: [&str; 5] = ["", " K", " M", " B", " T"];
@@ -67,6 +91,19 @@ mod tests {
         assert_eq!(bytes(12 << 30), "12.0 GiB");
         assert_eq!(bytes(u64::MAX), "16384 PiB");
         assert_eq!(count(260_032), "260 K");
+        for (text, size) in [
+            ("12GiB", 12 << 30),
+            ("12g", 12 << 30),
+            ("0.5 G", 1 << 29),
+            ("500MB", 500_000_000),
+            ("64", 64),
+            ("64b", 64),
+        ] {
+            assert_eq!(parse_bytes(text), Some(size), "{text}");
+        }
+        for text in ["", "GiB", "12 cats", "12Gi5", "-1G"] {
+            assert_eq!(parse_bytes(text), None, "{text}");
+        }
         assert_eq!(count(46_702_792_704), "46.7 B");
         assert_eq!(count(7), "7");
         assert_eq!(duration(Duration::from_millis(185_400)), "3 min 05 s");

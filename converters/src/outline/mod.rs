@@ -98,7 +98,7 @@ impl Outline {
                 offset,
                 shard: 0,
             };
-            if tensor.dimensions[0] % tensor.tensor_type.block_elements() != 0 {
+            if !tensor.dimensions[0].is_multiple_of(tensor.tensor_type.block_elements()) {
                 tensor.tensor_type = TensorType::F16;
             }
             offset = (offset + tensor.bytes()).next_multiple_of(ALIGNMENT);

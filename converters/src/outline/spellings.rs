@@ -84,12 +84,7 @@ pub(super) const SPELLINGS: &[&Spelling] = &[
         more: deepseek,
         ..PLAIN
     },
-    &Spelling {
-        classes: &["GraniteForCausalLM"],
-        architecture: "granite",
-        more: granite,
-        ..PLAIN
-    },
+    &Spelling { classes: &["GraniteForCausalLM"], architecture: "granite", more: granite, ..PLAIN },
     &Spelling {
         classes: &["GraniteMoeForCausalLM", "GraniteMoeSharedForCausalLM"],
         architecture: "granitemoe",

@@ -12,10 +12,7 @@ pub(super) struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     /// A model of this shape: what stands before the blocks, each block by `block`, then the end.
-    pub(super) fn model(
-        shape: &'a Shape,
-        block: impl Fn(&mut Self, u32),
-    ) -> Vec<TensorSpec> {
+    pub(super) fn model(shape: &'a Shape, block: impl Fn(&mut Self, u32)) -> Vec<TensorSpec> {
         let mut parts = Self { shape, block: None, specs: Vec::new() };
         parts.push(Role::TokenEmbedding, &[shape.embedding, shape.vocabulary]);
         if shape.rope_factors {

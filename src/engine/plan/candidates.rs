@@ -43,8 +43,15 @@ pub fn default_context(footprint: &Footprint, sequences: u32) -> u32 {
     let budget = (footprint.weights_bytes() / 4).clamp(CACHE_BYTES_SMALL, CACHE_BYTES_UNASKED_MAX);
     let cache = |context_tokens: u32| {
         let (key, value) = (CacheType::F16.tensor_type(), CacheType::F16.tensor_type());
-        let (context_tokens, sequences) = (context_tokens.into(), sequences.max(1).into());
-        footprint.kv_bytes(&Cache { context_tokens, micro_batch_tokens: 512, sequences, key, value })
+        let sequences = u64::from(sequences.max(1));
+        let context_tokens = u64::from(context_tokens) * sequences;
+        footprint.kv_bytes(&Cache {
+            context_tokens,
+            micro_batch_tokens: 512,
+            sequences,
+            key,
+            value,
+        })
     };
     let mut chosen = trained.min(CONTEXT_TOKENS_DEFAULT);
     while chosen < trained.min(CONTEXT_TOKENS_UNASKED_MAX) {
@@ -64,14 +71,12 @@ pub(super) fn candidates(
     wishes: &Wishes,
 ) -> Result<Vec<Candidate>, PlanError> {
     let wanted = default_context(footprint, wishes.sequences);
-    let contexts = match wishes.context_tokens {
-        Some(asked) => vec![asked],
-        None => {
-            let shorter = std::iter::successors(Some(CONTEXT_TOKENS_UNASKED_MAX), |n| Some(n / 2));
-            let shorter = shorter.take_while(|tokens| *tokens >= CONTEXT_TOKENS_MIN);
-            std::iter::once(wanted).chain(shorter.filter(|tokens| *tokens < wanted)).collect()
-        }
-    };
+    let mut contexts = vec![wishes.context_tokens.unwrap_or(wanted)];
+    if wishes.context_tokens.is_none() {
+        let shorter = std::iter::successors(Some(CONTEXT_TOKENS_UNASKED_MAX), |n| Some(n / 2));
+        let shorter = shorter.take_while(|tokens| *tokens >= CONTEXT_TOKENS_MIN);
+        contexts.extend(shorter.filter(|tokens| *tokens < wanted));
+    }
     let types = types(footprint, wishes)?;
     let exact = types[0];
     let mut found = Vec::new();
@@ -88,20 +93,14 @@ pub(super) fn candidates(
 }
 
 /// Types of keys and values: as asked, else 16 bits, then 8.
-fn types(
-    footprint: &Footprint,
-    wishes: &Wishes,
-) -> Result<Vec<(CacheType, CacheType)>, PlanError> {
+fn types(footprint: &Footprint, wishes: &Wishes) -> Result<Vec<(CacheType, CacheType)>, PlanError> {
     let shape = footprint.shape();
     let suits = |(key, value): (CacheType, CacheType)| {
         let (key, value) = (key.tensor_type(), value.tensor_type());
         footprint.kv_bytes_per_token(key, value).is_some()
     };
     let of = |unasked: CacheType| {
-        let value = match wishes.no_fused_attention {
-            true => CacheType::F16,
-            false => unasked,
-        };
+        let value = if wishes.no_fused_attention { CacheType::F16 } else { unasked };
         (wishes.key_type.unwrap_or(unasked), wishes.value_type.unwrap_or(value))
     };
     let exact = of(CacheType::F16);

@@ -31,6 +31,7 @@ pub(super) enum Place {
 
 /// Bytes on one device.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_field_names, reason = "units stand last in names, here as everywhere")]
 pub(super) struct Use {
     pub(super) weights_bytes: u64,
     pub(super) cache_bytes: u64,
@@ -174,7 +175,7 @@ impl Problem<'_> {
             .weights()
             .iter()
             .zip(self.pins)
-            .map(|(weight, pin)| pin.unwrap_or(self.place_by_layer(weight, &layers, whole)))
+            .map(|(weight, pin)| pin.unwrap_or(Self::place_by_layer(weight, &layers, whole)))
             .collect();
         let mut layout = self.account(Layout {
             gpu_layers,
@@ -197,7 +198,7 @@ impl Problem<'_> {
     }
 
     /// Where a tensor goes when nobody pins it, before anything is filled up.
-    fn place_by_layer(&self, weight: &Weight, layers: &[Place], whole: bool) -> Place {
+    fn place_by_layer(weight: &Weight, layers: &[Place], whole: bool) -> Place {
         let waits = weight.role.is_experts() || weight.role.is_dense_feed_forward();
         match (weight.block, weight.role) {
             (Some(_), _) if waits && !whole => Place::Memory,

@@ -87,7 +87,7 @@ pub struct Wishes {
     pub value_type: Option<CacheType>,
     /// Tokens that are computed at once.
     pub micro_batch_tokens: Option<u32>,
-    /// Sequences that share the context; none counts as one.
+    /// Conversations side by side, each with the whole context; none counts as one.
     pub sequences: u32,
     /// Layers on GPUs, counted from the last; the output counts as one.
     pub gpu_layers: Option<u32>,

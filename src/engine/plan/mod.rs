@@ -12,13 +12,17 @@
 
 mod candidates;
 pub mod compute;
+mod here;
 mod layout;
 mod machine;
 mod outcome;
 mod refusal;
 #[cfg(test)]
 mod tests;
+pub mod tuned;
 mod words;
+
+use std::collections::BTreeMap;
 
 use nfl_models::footprint::{Cache, Footprint};
 
@@ -27,6 +31,7 @@ use candidates::{Candidate, candidates};
 use layout::{Layout, Place, Problem};
 
 pub use candidates::default_context;
+pub use here::this_machine;
 pub use machine::{GPU_MARGIN_BYTES, Gpu, Machine, MainMemory, Wishes};
 pub use outcome::{Decision, DevicePlan, Plan};
 pub use refusal::PlanError;
@@ -64,12 +69,9 @@ struct Tried {
 }
 
 /// Plans a model on a machine.
-pub fn plan(
-    footprint: &Footprint,
-    machine: &Machine,
-    wishes: &Wishes,
-) -> Result<Plan, PlanError> {
-    let planner = Planner { footprint, machine, wishes, pins: layout::pins(footprint, machine, wishes)? };
+pub fn plan(footprint: &Footprint, machine: &Machine, wishes: &Wishes) -> Result<Plan, PlanError> {
+    let planner =
+        Planner { footprint, machine, wishes, pins: layout::pins(footprint, machine, wishes)? };
     planner.check()?;
     let candidates = candidates(footprint, wishes)?;
     let chosen = planner.choose(&candidates)?;
@@ -100,14 +102,16 @@ impl Planner<'_> {
     }
 
     fn problem(&self, candidate: &Candidate, micro_batch_tokens: u32) -> Problem<'_> {
+        // Each sequence has its own context; all lie in one pool of cells.
+        let sequences = u64::from(self.wishes.sequences.max(1));
         Problem {
             footprint: self.footprint,
             machine: self.machine,
             cache: Cache {
-                context_tokens: candidate.context_tokens.into(),
+                context_tokens: u64::from(candidate.context_tokens) * sequences,
                 // llama.cpp computes no more at once than the context holds.
                 micro_batch_tokens: micro_batch_tokens.min(candidate.context_tokens).into(),
-                sequences: self.wishes.sequences.max(1).into(),
+                sequences,
                 key: candidate.key_type.tensor_type(),
                 value: candidate.value_type.tensor_type(),
             },
@@ -126,7 +130,8 @@ impl Planner<'_> {
     /// What a plan may take of main memory beside what GPUs take that live in it.
     fn memory_usable(&self, layout: &Layout) -> u64 {
         let gpus = self.machine.gpus.iter().zip(&layout.gpus);
-        let shared: u64 = gpus.filter(|(gpu, _)| gpu.shares_memory).map(|(_, used)| used.total()).sum();
+        let shared: u64 =
+            gpus.filter(|(gpu, _)| gpu.shares_memory).map(|(_, used)| used.total()).sum();
         self.machine.memory.usable_bytes().saturating_sub(shared)
     }
 
@@ -150,7 +155,7 @@ impl Planner<'_> {
     /// The first candidate with all layers on GPUs and the rest in memory; else the first that
     /// stays in memory; else the first that can run at all.
     fn choose(&self, candidates: &[Candidate]) -> Result<Tried, PlanError> {
-        let (mut resident, mut streamed, mut last) = (None, None, None);
+        let (mut resident, mut streamed, mut refused) = (None, None, None);
         for candidate in candidates {
             let Some(tried) = self.lay_out(candidate, self.micro_batch()) else { continue };
             let wanted = match self.wishes.gpu_layers {
@@ -161,10 +166,10 @@ impl Planner<'_> {
                 Verdict::Resident { .. } if tried.layout.gpu_layers >= wanted => return Ok(tried),
                 Verdict::Resident { .. } => _ = resident.get_or_insert(tried),
                 Verdict::Streamed { .. } => _ = streamed.get_or_insert(tried),
-                Verdict::TooLarge => last = Some(tried),
+                Verdict::TooLarge => _ = refused.get_or_insert(tried),
             }
         }
-        match (resident.or(streamed), last) {
+        match (resident.or(streamed), refused) {
             (Some(tried), _) => Ok(tried),
             (None, Some(tried)) => Err(self.refuse_memory(&tried)),
             (None, None) => Err(self.refuse_layers(&candidates[candidates.len() - 1])),
@@ -174,7 +179,8 @@ impl Planner<'_> {
     /// A prompt's weights that lie in main memory are copied to the GPU for every micro-batch:
     /// fewer, larger ones read a prompt faster, if they leave the GPU room.
     fn enlarge_micro_batch(&self, chosen: Tried) -> Tried {
-        let behind = chosen.layout.gpu_layers > 0 && self.has_feed_forward_in_memory(&chosen.layout);
+        let behind =
+            chosen.layout.gpu_layers > 0 && self.has_feed_forward_in_memory(&chosen.layout);
         if self.wishes.micro_batch_tokens.is_some() || !behind {
             return chosen;
         }
@@ -182,7 +188,8 @@ impl Planner<'_> {
         let larger = MICRO_BATCHES_LARGE.into_iter().filter_map(|tokens| {
             let tried = self.lay_out(&chosen.candidate, tokens)?;
             let same = tried.layout.gpu_layers == chosen.layout.gpu_layers
-                && matches!(tried.verdict, Verdict::Resident { .. }) == matches!(chosen.verdict, Verdict::Resident { .. })
+                && matches!(tried.verdict, Verdict::Resident { .. })
+                    == matches!(chosen.verdict, Verdict::Resident { .. })
                 && tried.verdict != Verdict::TooLarge;
             (same && tried.layout.slow_bytes <= most && tokens <= chosen.candidate.context_tokens)
                 .then_some(tried)
@@ -201,8 +208,12 @@ impl Planner<'_> {
     /// How the weights in main memory get there, and whether they are laid out anew.
     fn loading(&self, tried: &Tried) -> (LoadMode, bool) {
         let (mode, repack) = match tried.verdict {
-            Verdict::Resident { tight: false } if tried.layout.gpu_layers == 0 => (LoadMode::Auto, true),
-            Verdict::Resident { tight: false } if self.has_feed_forward_in_memory(&tried.layout) => {
+            Verdict::Resident { tight: false } if tried.layout.gpu_layers == 0 => {
+                (LoadMode::Auto, true)
+            }
+            Verdict::Resident { tight: false }
+                if self.has_feed_forward_in_memory(&tried.layout) =>
+            {
                 (LoadMode::Read, true)
             }
             Verdict::Resident { tight: false } => (LoadMode::Auto, true),
@@ -237,7 +248,7 @@ impl Planner<'_> {
 
     /// Patterns that move single tensors from the device of their layer: the person's own first.
     fn overrides(&self, layout: &Layout) -> Vec<TensorOverride> {
-        let mut moved: std::collections::BTreeMap<u32, (String, Vec<String>)> = Default::default();
+        let mut moved: BTreeMap<u32, (String, Vec<String>)> = BTreeMap::new();
         for ((weight, place), pin) in
             self.footprint.weights().iter().zip(&layout.weights).zip(&self.pins)
         {
@@ -250,8 +261,7 @@ impl Planner<'_> {
             let entry = moved.entry(block).or_insert((self.device_name(*place), Vec::new()));
             entry.1.extend(stem.map(str::to_owned));
         }
-        let mut groups: std::collections::BTreeMap<(String, Vec<String>), Vec<String>> =
-            Default::default();
+        let mut groups: BTreeMap<(String, Vec<String>), Vec<String>> = BTreeMap::new();
         for (block, (device, mut stems)) in moved {
             stems.sort_unstable();
             stems.dedup();

@@ -29,7 +29,9 @@ pub enum PlanError {
     #[error(transparent)]
     Option(#[from] OptionError),
     /// Heads that the type's blocks do not divide.
-    #[error("cache type {cache_type}: heads of {key_length} and {value_length} values are no multiple of its blocks")]
+    #[error(
+        "cache type {cache_type}: heads of {key_length} and {value_length} values are no multiple of its blocks"
+    )]
     CacheType {
         /// The type.
         cache_type: CacheType,
@@ -51,7 +53,9 @@ pub enum PlanError {
         advice: String,
     },
     /// Layers that were asked for and do not fit.
-    #[error("GPU memory: {layers} layers and a context of {context_tokens} tokens need more than the {usable} that can be used")]
+    #[error(
+        "GPU memory: {layers} layers and a context of {context_tokens} tokens need more than the {usable} that can be used"
+    )]
     GpuLayers {
         /// Layers asked for.
         layers: u32,

@@ -65,10 +65,8 @@ fn naive_slow_bytes(footprint: &Footprint, machine: &Machine, plan: &Plan) -> u6
     };
     let compute = compute_bytes(shape, &graph);
     let kv = |block: u32| footprint.kv_block_bytes(block, &cache).unwrap();
-    let output = match shape.tied_output {
-        true => footprint.role_bytes(Role::TokenEmbedding),
-        false => footprint.role_bytes(Role::Output),
-    } + footprint.role_bytes(Role::OutputNorm);
+    let role = if shape.tied_output { Role::TokenEmbedding } else { Role::Output };
+    let output = footprint.role_bytes(role) + footprint.role_bytes(Role::OutputNorm);
     let read = |block: u32| {
         let weights = footprint.weights().iter().filter(|weight| weight.block == Some(block));
         weights.map(|weight| footprint.read_bytes(weight)).sum::<u64>() + kv(block)
@@ -144,13 +142,20 @@ fn plans_add_up_fit_and_beat_whole_layers() {
                         Ok(plan) => plan,
                         Err(error) => {
                             let text = error.to_string();
-                            assert!(context_tokens.is_some() && text.contains("GiB"), "{place}: {text}");
+                            assert!(
+                                context_tokens.is_some() && text.contains("GiB"),
+                                "{place}: {text}"
+                            );
                             continue;
                         }
                     };
                     check(&footprint, &machine, &plan);
                     let naive = naive_slow_bytes(&footprint, &machine, &plan);
-                    assert!(plan.slow_bytes_per_token <= naive, "{place}: {} > {naive}", plan.slow_bytes_per_token);
+                    assert!(
+                        plan.slow_bytes_per_token <= naive,
+                        "{place}: {} > {naive}",
+                        plan.slow_bytes_per_token
+                    );
                     planned += 1;
                     better += usize::from(plan.slow_bytes_per_token < naive);
                 }
@@ -246,8 +251,9 @@ fn what_cannot_be_is_refused_with_what_could() {
     let small = machine(&[], 8 * GIB);
     let long = Wishes { context_tokens: Some(131_072), ..Wishes::default() };
     let (message, hint) = refuse(&small, &long);
-    assert!(message.contains("a context of 131072 tokens needs 8."), "{message}");
+    assert!(message.contains("a context of 131072 tokens (f16) needs 16."), "{message}");
     // What is offered does fit.
+    assert_eq!(hint.matches("--ctx ").count(), 2, "{hint}");
     let offered = hint.split("--ctx ").last().unwrap();
     let (tokens, rest) = offered.split_once(" --kv ").unwrap();
     let cache: CacheType = rest.parse().unwrap();
@@ -260,7 +266,13 @@ fn what_cannot_be_is_refused_with_what_could() {
     check(&footprint, &small, &plan(&footprint, &small, &wishes).unwrap());
 
     let card = machine(&[6 * GIB], 16 * GIB);
-    let all = Wishes { gpu_layers: Some(99), context_tokens: Some(65_536), key_type: Some(CacheType::F16), value_type: Some(CacheType::F16), ..Wishes::default() };
+    let all = Wishes {
+        gpu_layers: Some(99),
+        context_tokens: Some(65_536),
+        key_type: Some(CacheType::F16),
+        value_type: Some(CacheType::F16),
+        ..Wishes::default()
+    };
     let (message, hint) = refuse(&card, &all);
     assert!(message.contains("99 layers") && hint.contains("--gpu-layers "), "{message} {hint}");
     let override_ = |pattern: &str, device: &str| Wishes {

@@ -1,6 +1,8 @@
 //! A plan in words: each decision with its reason, each device with what lies on it, each refusal
 //! with what would fit.
 
+use std::fmt::Display;
+
 use nfl_models::Role;
 use nfl_models::footprint::Weight;
 
@@ -15,7 +17,7 @@ use crate::term::units;
 /// Steps in which a context is offered, in tokens.
 const CONTEXT_STEP: u32 = 256;
 
-fn decision(what: &str, value: impl ToString, why: impl Into<String>) -> Decision {
+fn decision(what: &str, value: impl Display, why: impl Into<String>) -> Decision {
     Decision { what: what.to_owned(), value: value.to_string(), why: why.into() }
 }
 
@@ -75,7 +77,10 @@ impl Planner<'_> {
                 "the cache stays small beside the weights; trained on {trained}, --ctx asks for more"
             )
         };
-        debug_assert!(self.wishes.context_tokens.is_some() || tokens <= default_context(self.footprint, self.wishes.sequences));
+        debug_assert!(
+            self.wishes.context_tokens.is_some()
+                || tokens <= default_context(self.footprint, self.wishes.sequences)
+        );
         decision("context", tokens, why)
     }
 
@@ -137,7 +142,9 @@ impl Planner<'_> {
         let pinned = self.wishes.load_mode.is_some_and(|mode| mode != LoadMode::Auto);
         let why = match tried.verdict {
             _ if pinned => "asked for",
-            Verdict::Streamed { .. } => "main memory does not hold all: the kernel keeps what it can",
+            Verdict::Streamed { .. } => {
+                "main memory does not hold all: the kernel keeps what it can"
+            }
             Verdict::Resident { tight: true } => "memory is tight: mapped pages can be dropped",
             _ if mode == LoadMode::Read => {
                 "weights in memory of our own are copied to the GPU faster, and they fit"
@@ -267,7 +274,8 @@ impl Planner<'_> {
         let context = tried.candidate.context_tokens;
         let fixed = used.cache_bytes + used.compute_bytes;
         if fixed > usable {
-            let what = format!("a context of {context} tokens");
+            let kind = tried.candidate.key_type;
+            let what = format!("a context of {context} tokens ({kind})");
             let advice = self.context_advice(&tried.candidate);
             let (needed, usable) = (units::bytes(fixed), units::bytes(usable));
             return PlanError::Memory { what, needed, usable, advice };
@@ -278,7 +286,9 @@ impl Planner<'_> {
             _ => "repacking",
         };
         PlanError::Memory {
-            what: format!("keeping all weights and a context of {context} tokens in memory ({why})"),
+            what: format!(
+                "keeping all weights and a context of {context} tokens in memory ({why})"
+            ),
             needed: units::bytes(used.total()),
             usable: units::bytes(usable),
             advice: format!("leave {why} out: mapped weights need not all be in memory"),
@@ -295,14 +305,18 @@ impl Planner<'_> {
                 break;
             }
             if let Some(tokens) = self.longest_context(candidate, key_type, value_type) {
-                let kind = if key_type == value_type { format!(" --kv {key_type}") } else { String::new() };
+                let kind = if key_type == value_type {
+                    format!(" --kv {key_type}")
+                } else {
+                    String::new()
+                };
                 offers.push(format!("--ctx {tokens}{kind}"));
             }
         }
-        match offers.is_empty() {
-            true => "free some memory, or choose a smaller model".to_owned(),
-            false => format!("this would fit: {}", offers.join(", or ")),
+        if offers.is_empty() {
+            return "free some memory, or choose a smaller model".to_owned();
         }
+        format!("this would fit: {}", offers.join(", or "))
     }
 
     fn longest_context(
@@ -329,7 +343,9 @@ impl Planner<'_> {
     pub(super) fn refuse_layers(&self, candidate: &Candidate) -> PlanError {
         let layers = self.wishes.gpu_layers.unwrap_or(0);
         let problem = self.problem(candidate, self.micro_batch());
-        let fits = (0..=layers.min(problem.layers_max())).rev().find(|count| problem.layout(*count, false).is_some());
+        let fits = (0..=layers.min(problem.layers_max()))
+            .rev()
+            .find(|count| problem.layout(*count, false).is_some());
         let usable: u64 = self.machine.gpus.iter().map(super::Gpu::usable_bytes).sum();
         PlanError::GpuLayers {
             layers,

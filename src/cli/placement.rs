@@ -1,0 +1,171 @@
+//! Placement as people ask for it: the flags of every command that loads a model, and the plan that follows.
+
+use std::path::Path;
+
+use clap::Args;
+use nfl_models::gguf::Gguf;
+use nfl_models::{Footprint, preflight};
+
+use super::failure::Failure;
+use crate::engine::options::{
+    CacheType, ContextOptions, LoadMode, LoadRequest, ModelOptions, TensorOverride,
+};
+use crate::engine::plan::tuned::{self, Tuned};
+use crate::engine::plan::{Machine, Plan, Wishes, plan, this_machine};
+use crate::hardware;
+
+/// What is not asked for is planned: see `nfl fit`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Memory and speed")]
+pub(super) struct PlacementArguments {
+    /// Context in tokens [default: 4096, and more while its cache is small beside the weights].
+    #[arg(short, long = "ctx", visible_alias = "context", value_name = "N")]
+    context: Option<u32>,
+    /// Type of the cache: f16, q8_0 …; KEYS,VALUES for one each [default: f16, or q8_0 where memory is short].
+    #[arg(long, value_name = "TYPE", value_parser = cache_types)]
+    kv: Option<CacheTypes>,
+    /// Tokens of a prompt that are computed at once [default: 512, more where experts are copied to a GPU].
+    #[arg(long, value_name = "N")]
+    micro_batch: Option<u32>,
+    /// Threads [default: the physical cores].
+    #[arg(long, value_name = "N")]
+    threads: Option<u32>,
+    /// Layers on GPUs, counted from the last; the output counts as one [default: all that fit].
+    #[arg(long, value_name = "N")]
+    gpu_layers: Option<u32>,
+    /// Keep the experts of a Mixture of Experts on the CPU: of the first N blocks, or of all.
+    #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "4294967295")]
+    cpu_moe: Option<u32>,
+    /// Keep tensors whose names match REGEX on a device: CPU, or as `nfl fit` names it. May be given several times.
+    #[arg(long, value_name = "REGEX=DEVICE", value_parser = tensor_override)]
+    override_tensor: Vec<TensorOverride>,
+    /// Read the file into memory instead of mapping it.
+    #[arg(long)]
+    no_mmap: bool,
+    /// Pin the weights in memory.
+    #[arg(long)]
+    mlock: bool,
+    /// Leave weights as they are in the file instead of laying them out anew for this CPU: slower, but mapped.
+    #[arg(long)]
+    no_repack: bool,
+}
+
+/// Types of keys and values.
+#[derive(Debug, Clone, Copy)]
+struct CacheTypes {
+    key: CacheType,
+    value: CacheType,
+}
+
+fn cache_types(text: &str) -> Result<CacheTypes, String> {
+    let parse = |word: &str| word.parse::<CacheType>().map_err(|error| error.to_string());
+    let (key, value) = text.split_once(',').unwrap_or((text, text));
+    Ok(CacheTypes { key: parse(key)?, value: parse(value)? })
+}
+
+fn tensor_override(text: &str) -> Result<TensorOverride, String> {
+    let (pattern, device) = text.rsplit_once('=').ok_or("write REGEX=DEVICE")?;
+    if pattern.is_empty() || device.is_empty() {
+        return Err("write REGEX=DEVICE".to_owned());
+    }
+    Ok(TensorOverride { pattern: pattern.to_owned(), device: device.to_owned() })
+}
+
+/// A plan and what it rests on.
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    /// What measuring had found, when it was used.
+    pub(super) tuned: Option<Tuned>,
+}
+
+impl PlacementArguments {
+    /// What the person asks for.
+    pub(super) fn wishes(&self) -> Wishes {
+        Wishes {
+            context_tokens: self.context,
+            key_type: self.kv.map(|types| types.key),
+            value_type: self.kv.map(|types| types.value),
+            micro_batch_tokens: self.micro_batch,
+            gpu_layers: self.gpu_layers,
+            cpu_expert_blocks: self.cpu_moe,
+            overrides: self.override_tensor.clone(),
+            load_mode: self.no_mmap.then_some(LoadMode::Read),
+            lock_memory: self.mlock,
+            repack: self.no_repack.then_some(false),
+            ..Wishes::default()
+        }
+    }
+
+    /// What a worker is asked to load: as planned, or as asked where nothing can be planned (an architecture whose
+    /// tensors are not known here, or a file that the worker will refuse with its own words).
+    pub(super) fn request(
+        &self,
+        file: &Path,
+        program: &Path,
+    ) -> Result<(LoadRequest, Option<Planned>), Failure> {
+        let planned = self.plan(file, program)?;
+        let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
+        let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
+        let threads = threads.unwrap_or_else(hardware::default_threads);
+        let mut request = self.unplanned(file, threads);
+        if let Some(planned) = &planned {
+            planned.plan.apply(&mut request.model, &mut request.context);
+        }
+        Ok((request, planned))
+    }
+
+    fn plan(&self, file: &Path, program: &Path) -> Result<Option<Planned>, Failure> {
+        let Ok(gguf) = Gguf::open(file) else { return Ok(None) };
+        if preflight(&gguf).is_err() {
+            return Ok(None);
+        }
+        let Ok(footprint) = Footprint::of(&gguf) else { return Ok(None) };
+        let machine = this_machine(program);
+        let tuned = tuned::recall(file, &machine);
+        Ok(Some(self.planned(&footprint, &machine, tuned)?))
+    }
+
+    /// A plan by what measuring has found, or without it where that does not fit any more.
+    fn planned(
+        &self,
+        footprint: &Footprint,
+        machine: &Machine,
+        tuned: Option<Tuned>,
+    ) -> Result<Planned, Failure> {
+        let wishes = self.wishes();
+        if let Some(tuned) = tuned {
+            let mut wishes = wishes.clone();
+            tuned.complete(&mut wishes);
+            if let Ok(plan) = plan(footprint, machine, &wishes) {
+                return Ok(Planned { plan, tuned: Some(tuned) });
+            }
+        }
+        Ok(Planned { plan: plan(footprint, machine, &wishes)?, tuned: None })
+    }
+
+    /// The flags as they stand.
+    fn unplanned(&self, file: &Path, threads: u32) -> LoadRequest {
+        let mut context = ContextOptions::with_threads(threads);
+        context.context_tokens = self.context;
+        if let Some(types) = self.kv {
+            (context.key_type, context.value_type) = (types.key, types.value);
+        }
+        if let Some(tokens) = self.micro_batch {
+            context.micro_batch_tokens = tokens;
+            context.batch_tokens = context.batch_tokens.max(tokens);
+        }
+        LoadRequest::new(
+            file,
+            ModelOptions {
+                load_mode: if self.no_mmap { LoadMode::Read } else { LoadMode::Auto },
+                lock_memory: self.mlock,
+                gpu_layers: self.gpu_layers,
+                cpu_experts: self.cpu_moe.is_some_and(|blocks| blocks > 0),
+                overrides: self.override_tensor.clone(),
+                repack: !self.no_repack,
+                ..ModelOptions::default()
+            },
+            context,
+        )
+    }
+}
