@@ -20,7 +20,7 @@ use nfl::engine::process::Engine;
 use nfl::term::Printer;
 
 /// How long the server may take to load the model.
-const LOADING: Duration = Duration::from_secs(120);
+const LOADING: Duration = Duration::from_mins(2);
 
 #[derive(Clone, Copy)]
 struct Plan {
