@@ -119,7 +119,8 @@ pub(super) const PLAIN_OF_PROCESSOR: &[c_long] = &[
 #[cfg(target_arch = "aarch64")]
 pub(super) const PLAIN_OF_PROCESSOR: &[c_long] = &[];
 
-/// To write files, where Landlock leaves a directory for it.
+/// To write files, where Landlock leaves a directory for it. It lets nobody make a directory, but
+/// whoever asks for one that exists is to be told so.
 pub(super) const WRITING: &[c_long] = &[
     libc::SYS_copy_file_range,
     libc::SYS_fallocate,
@@ -128,6 +129,7 @@ pub(super) const WRITING: &[c_long] = &[
     libc::SYS_flock,
     libc::SYS_fsync,
     libc::SYS_ftruncate,
+    libc::SYS_mkdirat,
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_pwrite64,
@@ -142,7 +144,7 @@ pub(super) const WRITING: &[c_long] = &[
 /// Older forms of the same that only this processor's table has.
 #[cfg(target_arch = "x86_64")]
 pub(super) const WRITING_OF_PROCESSOR: &[c_long] =
-    &[libc::SYS_creat, libc::SYS_open, libc::SYS_rename, libc::SYS_unlink];
+    &[libc::SYS_creat, libc::SYS_mkdir, libc::SYS_open, libc::SYS_rename, libc::SYS_unlink];
 
 /// This processor's table has the newer forms only.
 #[cfg(target_arch = "aarch64")]
