@@ -10,6 +10,7 @@ mod cage;
 mod convert;
 mod doctor;
 mod engine;
+mod experts;
 mod fit;
 mod fixture;
 mod hostile;

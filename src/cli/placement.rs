@@ -8,7 +8,7 @@ use nfl_models::{Footprint, preflight};
 
 use super::failure::Failure;
 use crate::engine::options::{
-    CacheType, ContextOptions, LoadMode, LoadRequest, ModelOptions, TensorOverride,
+    CacheType, ContextOptions, ExpertReading, LoadMode, LoadRequest, ModelOptions, TensorOverride,
 };
 use crate::engine::plan::tuned::{self, Tuned};
 use crate::engine::plan::{Machine, Plan, Wishes, plan, this_machine};
@@ -48,6 +48,19 @@ pub(super) struct PlacementArguments {
     /// Leave weights as they are in the file instead of laying them out anew for this CPU: slower, but mapped.
     #[arg(long)]
     no_repack: bool,
+    /// Read the experts of a Mixture of Experts from disk as the router chooses them: auto, when memory does not hold them
+    /// all; on; or off, the system's page cache decides.
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = expert_reading)]
+    experts_from_disk: ExpertReading,
+}
+
+fn expert_reading(word: &str) -> Result<ExpertReading, String> {
+    match word {
+        "auto" => Ok(ExpertReading::Auto),
+        "on" => Ok(ExpertReading::On),
+        "off" => Ok(ExpertReading::Off),
+        _ => Err("write auto, on or off".to_owned()),
+    }
 }
 
 /// Types of keys and values.
@@ -108,6 +121,7 @@ impl PlacementArguments {
         let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
         let threads = threads.unwrap_or_else(hardware::default_threads);
         let mut request = self.unplanned(file, threads);
+        request.model.expert_reading = self.experts_from_disk;
         if let Some(planned) = &planned {
             planned.plan.apply(&mut request.model, &mut request.context);
         }

@@ -405,4 +405,22 @@ fn report_memory(memory: &MemoryUse, printer: &Printer) {
         bytes(memory.resident_bytes),
         bytes(memory.anonymous_bytes)
     ));
+    if let Some(faults) = memory.major_faults.filter(|faults| *faults > 0) {
+        printer.say(&format!("         {faults} page faults waited for a disk"));
+    }
+    if let Some(experts) = memory.experts.filter(|experts| experts.tokens > 0) {
+        let share = |part: u64, of: u64| 100.0 * part as f64 / of.max(1) as f64;
+        printer.say(&format!(
+            "experts  {} of at most {} in memory; {:.1} % of those chosen were there, {:.1} % on the way",
+            units::bytes(experts.held_bytes),
+            units::bytes(experts.budget_bytes),
+            share(experts.present, experts.needed),
+            share(experts.guessed, experts.needed)
+        ));
+        printer.say(&format!(
+            "         {} read a token, {:.2} ms waited a token",
+            units::bytes(experts.read_bytes / experts.tokens),
+            experts.waited_us as f64 / 1000.0 / experts.tokens as f64
+        ));
+    }
 }

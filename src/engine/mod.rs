@@ -5,6 +5,7 @@
 //! the child uses; programs and tests that accept the risk may use it in their own process.
 
 pub mod blocks;
+pub mod experts;
 pub mod frames;
 pub mod llama;
 pub mod options;

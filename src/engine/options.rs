@@ -51,6 +51,18 @@ pub struct TensorOverride {
 /// The processor's name as a device.
 pub const CPU: &str = "CPU";
 
+/// Whether the experts of a model that memory does not hold are read by our own rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExpertReading {
+    /// When they do not fit the memory that is there.
+    #[default]
+    Auto,
+    /// Always, where the system can.
+    On,
+    /// Never: the system's page cache decides.
+    Off,
+}
+
 /// How a model is loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches of the command line")]
@@ -74,6 +86,8 @@ pub struct ModelOptions {
     /// Let ggml repack weights into buffers laid out for this CPU: faster, but that copy is not
     /// mapped.
     pub repack: bool,
+    /// Whether experts beyond memory are read by our own rule.
+    pub expert_reading: ExpertReading,
     /// Load the vocabulary and nothing else.
     pub vocabulary_only: bool,
     /// Look for NaN and infinities in every block while loading.
@@ -91,6 +105,7 @@ impl Default for ModelOptions {
             overrides: Vec::new(),
             split: Vec::new(),
             repack: true,
+            expert_reading: ExpertReading::Auto,
             vocabulary_only: false,
             check_tensors: false,
         }

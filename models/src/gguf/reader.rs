@@ -131,6 +131,11 @@ impl Gguf {
         &file.map[start as usize..(start + tensor.bytes()) as usize]
     }
 
+    /// Where a tensor's bytes begin in its file ([`TensorInfo::shard`]), in bytes.
+    pub fn file_offset(&self, tensor: &TensorInfo) -> u64 {
+        self.files[tensor.shard].data_offset + tensor.offset
+    }
+
     /// Fails when the file of a tensor has become shorter since it was opened. To be asked before
     /// each read that may take place long after opening; a cut between the question and the end of
     /// the read still ends the process (SIGBUS), which no check can prevent.

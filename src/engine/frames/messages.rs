@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::engine::experts::counters::ExpertCounts;
 use crate::engine::options::{LoadRequest, Sampling, Speculation};
 use crate::engine::worker::cage::CageInfo;
 
@@ -303,6 +304,10 @@ pub struct MemoryUse {
     pub resident_bytes: Option<u64>,
     /// Bytes in memory that belong to no file.
     pub anonymous_bytes: Option<u64>,
+    /// Page faults that had to read from a disk.
+    pub major_faults: Option<u64>,
+    /// What reading experts has done, when they are read by our own rule.
+    pub experts: Option<ExpertCounts>,
 }
 
 /// What a worker is doing.

@@ -10,6 +10,7 @@
 
 #![expect(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
+mod advise;
 pub mod backends;
 mod batch;
 mod context;
@@ -31,6 +32,7 @@ use std::sync::OnceLock;
 use llama_cpp_sys_2 as sys;
 use thiserror::Error;
 
+pub use advise::{Mapping, Overlay, Span, Staging, page_bytes};
 pub use backends::Module;
 pub use batch::Batch;
 pub use context::{AbortFlag, Context, Sequence, Watch};

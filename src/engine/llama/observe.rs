@@ -51,6 +51,32 @@ impl<'a> TensorView<'a> {
         text(unsafe { sys::ggml_op_desc(self.tensor) })
     }
 
+    /// Whether it multiplies with the matrices of the experts that its third input names.
+    pub fn is_expert_product(&self) -> bool {
+        self.get().op == sys::GGML_OP_MUL_MAT_ID
+    }
+
+    /// Whether it is a plain product of two matrices.
+    pub fn is_product(&self) -> bool {
+        self.get().op == sys::GGML_OP_MUL_MAT
+    }
+
+    /// Where its numbers are in this process, when they are in memory that the CPU reads.
+    pub fn address(&self) -> Option<usize> {
+        let tensor = self.get();
+        if tensor.buffer.is_null() || tensor.data.is_null() {
+            return None;
+        }
+        // SAFETY: the buffer belongs to a live tensor.
+        let is_host = unsafe { sys::ggml_backend_buffer_is_host(tensor.buffer) };
+        is_host.then_some(tensor.data as usize)
+    }
+
+    /// Bytes from one element to the next along each dimension.
+    pub fn strides(&self) -> [usize; 4] {
+        self.get().nb
+    }
+
     /// Its dimensions in ggml's order: the row length first.
     pub fn dimensions(&self) -> [u64; 4] {
         self.get().ne.map(|extent| u64::try_from(extent).unwrap_or(0))

@@ -12,13 +12,18 @@ use super::cage::{self, CageInfo, Reach};
 use super::inbox::Inbox;
 use super::memory::memory_use;
 use super::state::lock;
-use crate::engine::frames::{DeviceInfo, Failure, LoadInfo, SpecialToken};
+use crate::engine::experts::counters::Counters;
+use crate::engine::experts::layout::Layout;
+use crate::engine::experts::{self, ExpertReader};
+use crate::engine::frames::{DeviceInfo, Failure, LoadInfo, MemoryUse, SpecialToken};
 use crate::engine::llama::{
-    AbortFlag, Backend, Context, DeviceKind, Line, LogLevel, Model, Token, Vocabulary, devices,
+    AbortFlag, Backend, Context, DeviceKind, Line, LogLevel, Model, Observer, Token, Vocabulary,
+    devices,
 };
-use crate::engine::options::{ContextOptions, LoadRequest};
+use crate::engine::options::{ContextOptions, LoadRequest, ModelOptions};
 use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
 use crate::engine::speculate::DraftModel;
+use crate::hardware;
 
 /// Lines of placement and warnings that are handed on.
 const LINES_MAX: usize = 64;
@@ -33,6 +38,16 @@ pub(super) struct Loaded {
     pub(super) scheduler: Option<Scheduler>,
     /// The model's files.
     pub(super) files: Vec<PathBuf>,
+    /// What reading experts has done, when they are read by our own rule.
+    pub(super) experts: Option<Arc<Counters>>,
+}
+
+impl Loaded {
+    /// The memory of this process and what its experts cost.
+    pub(super) fn memory(&self) -> MemoryUse {
+        let experts = self.experts.as_ref().map(|counters| counters.counts());
+        MemoryUse { experts, ..memory_use(&self.files) }
+    }
 }
 
 /// Gives up all rights that the load does not need, before anything is read; the process has no
@@ -59,18 +74,31 @@ pub(super) fn load(
 ) -> Result<(Loaded, LoadInfo), Failure> {
     let started = Instant::now();
     request.context.check()?;
-    let Checked { first, files, mut warnings } = check(&request.path)?;
+    let Checked { first, files, mut warnings, layout } = check(&request.path)?;
     let backend = Backend::get();
     let mark = backend.mark();
-    let model = Model::load(backend, &first, &request.model, &mut |share| {
+    let available = hardware::memory().available_bytes;
+    let reads_experts = experts::decide(&request.model, layout.as_ref(), available);
+    let options = ModelOptions {
+        // A repacked copy is not the file's: it can neither be dropped nor read again.
+        repack: request.model.repack && !reads_experts,
+        ..request.model.clone()
+    };
+    let model = Model::load(backend, &first, &options, &mut |share| {
         progress(share);
         !lock(inbox).is_pointless()
     })?;
+    let reader = layout.filter(|_| reads_experts).and_then(|layout| {
+        let reader = ExpertReader::new(&model, &layout, &files);
+        let told = |error| warnings.push(format!("experts are left to the page cache: {error}"));
+        reader.map_err(told).ok()
+    });
+    let counters = reader.as_ref().map(ExpertReader::counters);
     let vocabulary = model.vocabulary();
     let scheduler = if request.model.vocabulary_only {
         None
     } else {
-        let scheduler = open_scheduler(&model, request, inbox)?;
+        let scheduler = open_scheduler(&model, request, inbox, reader)?;
         Some(match open_states(request) {
             Ok(Some(states)) => scheduler.with_states(states),
             Ok(None) => scheduler,
@@ -84,7 +112,7 @@ pub(super) fn load(
     let (serious, mut notes) = sorted_warnings(&lines);
     warnings.extend(serious);
     notes.extend(backend.refused());
-    let loaded = Loaded { vocabulary, scheduler, files };
+    let loaded = Loaded { vocabulary, scheduler, files, experts: counters };
     let load_ms = ms_since(started);
     let info = account(&loaded, request, load_ms);
     warnings.extend(stretched(&info));
@@ -124,6 +152,8 @@ struct Checked {
     /// All files, as the system names them in its list of mappings.
     files: Vec<PathBuf>,
     warnings: Vec<String>,
+    /// Where its experts are, when it has any.
+    layout: Option<Layout>,
 }
 
 /// Our own reading of the file, which llama.cpp sees only when there is nothing to refuse.
@@ -142,6 +172,7 @@ fn check(path: &Path) -> Result<Checked, Failure> {
         first: gguf.files().next().unwrap_or(path).to_owned(),
         files: gguf.files().map(|file| file.canonicalize().unwrap_or(file.to_owned())).collect(),
         warnings: warnings.iter().map(ToString::to_string).collect(),
+        layout: Layout::of(&gguf),
     })
 }
 
@@ -149,11 +180,13 @@ fn open_scheduler(
     model: &Arc<Model>,
     request: &LoadRequest,
     inbox: &Arc<Mutex<Inbox>>,
+    reader: Option<ExpertReader>,
 ) -> Result<Scheduler, Failure> {
     let context_tokens = request.context.context_for(model.context_trained_tokens())?;
     let abort = AbortFlag::default();
+    let observer = reader.map(|reader| Box::new(reader) as Box<dyn Observer>);
     let mut context =
-        Context::new(model, &request.context, context_tokens, Arc::clone(&abort), None)?;
+        Context::new(model, &request.context, context_tokens, Arc::clone(&abort), observer)?;
     let watched = Arc::clone(inbox);
     context.set_watch(Box::new(move || lock(&watched).is_pointless()));
     let scheduler = Scheduler::new(context, abort, request.context.queue_max as usize);
@@ -238,7 +271,7 @@ fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
         adds_begin: vocabulary.adds_begin(),
         threads: request.context.threads,
         load_ms,
-        memory: memory_use(&loaded.files),
+        memory: loaded.memory(),
         devices: device_infos(),
         cage: CageInfo::default(),
         placement: Vec::new(),

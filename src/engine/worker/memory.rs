@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::engine::experts::counters::major_faults;
 use crate::engine::frames::MemoryUse;
 
 /// Reads Linux's tables; everything is None elsewhere.
@@ -21,6 +22,8 @@ pub(super) fn memory_use(files: &[PathBuf]) -> MemoryUse {
         mapped_resident_bytes,
         resident_bytes: kilobytes(&status, "VmRSS:"),
         anonymous_bytes: kilobytes(&status, "RssAnon:"),
+        major_faults: major_faults(),
+        experts: None,
     }
 }
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::cage::CageInfo;
 use super::inbox::Inbox;
 use super::load::{Loaded, enter_cage, load};
-use super::memory::memory_use;
 use super::platform::Output;
 use crate::engine::frames::{
     Call, Event, Failure, FrameError, FrameWriter, LoadInfo, Reply, Request, Status,
@@ -100,7 +99,7 @@ impl Worker {
                 self.scheduler_mut()?.submit_logits(number, tokens, positions)?;
                 return Ok(None);
             }
-            Request::Memory => Event::Memory(memory_use(&self.loaded()?.files)),
+            Request::Memory => Event::Memory(self.loaded()?.memory()),
             Request::Status => {
                 Event::Status(self.scheduler().map_or_else(Status::default, Scheduler::status))
             }

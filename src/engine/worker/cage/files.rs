@@ -14,7 +14,8 @@ use super::{CageInfo, Reach};
 /// The newest ABI whose rights are known here; on an older kernel the rest is left out.
 const NEWEST: ABI = ABI::V9;
 
-/// What ggml, OpenMP and the C library read: the processors, and this process's own tables.
+/// What ggml, OpenMP and the C library read: the processors, and this process's own tables; and the
+/// control groups, whose limits say how many experts memory holds.
 /// Landlock hides the tables of other processes even where the system would show them.
 const SYSTEM: &[&str] = &[
     "/proc/self",
@@ -23,6 +24,7 @@ const SYSTEM: &[&str] = &[
     "/proc/sys/kernel/numa_balancing",
     "/sys/devices/system/cpu",
     "/sys/devices/system/node",
+    "/sys/fs/cgroup",
 ];
 
 /// What the drivers of graphics cards read: themselves, their settings, the devices' tables.
