@@ -235,3 +235,44 @@ fn a_killed_program_takes_its_worker_along() {
     }
     assert!(gone(), "the worker outlived its program");
 }
+
+#[test]
+fn a_kept_state_spares_the_next_run_the_prompt() {
+    let Some(file) = small_model() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let story = "Once upon a time there was a dog who liked to run in the park. ".repeat(8);
+    let tell = |prompt: &str| {
+        let options = ["--tokens", "10", "--ctx", "512", "--keep-state", "--verbose"];
+        let arguments = [&GREEDY[..4], &options, &[fixture::text(&file), prompt]].concat();
+        let mut command = fixture::command(&arguments);
+        let output = command.env("NFL_HOME", home.path()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{stderr}");
+        let line = stderr.lines().find(|line| line.starts_with("prompt ")).unwrap();
+        let numbers: Vec<u32> = line
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        (numbers[0], numbers[1])
+    };
+    let (all, cached) = tell(&story);
+    assert_eq!(cached, 0);
+    let (longer, cached) = tell(&format!("{story}The dog"));
+    assert!(cached + 1 >= all && cached < longer, "{cached} of {longer}, {all} before");
+}
+
+#[test]
+fn a_full_context_may_move_on() {
+    let Some(file) = small_model() else { return };
+    let options = ["--ctx", "128", "--ignore-eos", "--verbose"];
+    let arguments =
+        [&GREEDY[..4], &["--tokens", "300"], &options, &[fixture::text(&file), "Once"]].concat();
+    let ended = fixture::nfl(&arguments);
+    assert!(ended.stderr.contains("the context of 128 tokens is full"), "{}", ended.stderr);
+    let moved = fixture::nfl(&[&arguments[..], &["--context-shift"]].concat());
+    assert!(
+        moved.stderr.contains("299 tokens in") || moved.stderr.contains("300 tokens in"),
+        "{}",
+        moved.stderr
+    );
+}

@@ -97,6 +97,12 @@ impl Responder {
         self.engine.cancel_handle()
     }
 
+    /// Unloads the model. What was computed is saved when the load request names a place for it.
+    pub fn unload(self) -> Result<(), ChatError> {
+        self.engine.unload()?;
+        Ok(())
+    }
+
     /// Starts a fresh worker after the last one died.
     pub fn restart(&mut self) -> Result<(), ChatError> {
         Ok(self.engine.restart(&mut |_| ControlFlow::Continue(()))?)

@@ -12,14 +12,18 @@ use super::fit;
 use super::placement::{PlacementArguments, Planned};
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
-use crate::engine::options::{LoadRequest, Sampling, Speculation};
+use crate::engine::options::{LoadRequest, Sampling, Speculation, StateOptions};
 use crate::engine::worker::cage::CageInfo;
+use crate::settings;
 use crate::term::editor::{Editor, Typed};
 use crate::term::progress::Progress;
 use crate::term::{self, Printer, interrupt, units};
 
 /// Bytes of a prompt that is read from a pipe.
 const PIPED_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of saved states.
+const STATES_BYTES_MAX: u64 = 4 << 30;
 
 /// Let a model talk.
 ///
@@ -50,6 +54,13 @@ pub(super) struct Arguments {
     /// Go on when the model wants to end, up to --tokens or the end of the context: for measurements.
     #[arg(long)]
     ignore_eos: bool,
+    /// When the context is full, forget its older half and go on, instead of ending the reply.
+    #[arg(long)]
+    context_shift: bool,
+    /// Save what was computed of the conversation, up to 4 GiB in all, and begin with what was saved: a prompt that
+    /// continues an earlier one is not read again.
+    #[arg(long)]
+    keep_state: bool,
     /// Say load time, speeds and memory on stderr.
     #[arg(short, long)]
     verbose: bool,
@@ -134,13 +145,26 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
         return Err(ChatError::NoTemplate.into());
     }
     let mut session = Session { arguments, printer, messages: opening(arguments), chats };
-    match prompt {
+    let result = match prompt {
         Some(prompt) => {
             let done = session.answer(&mut responder, prompt)?;
             if done.reason == Reason::Cancelled { Err(Failure::interrupted()) } else { Ok(()) }
         }
         None => session.converse(&mut responder),
+    };
+    if arguments.keep_state {
+        responder.unload()?;
     }
+    result
+}
+
+/// Where states are kept, and how much of them.
+fn states() -> Result<StateOptions, Failure> {
+    let home = settings::home().ok_or_else(|| {
+        let hint = "set NFL_HOME to a folder of yours";
+        Failure::new("--keep-state: there is no home folder".to_owned(), Some(hint))
+    })?;
+    Ok(StateOptions { directory: home.join("states"), bytes_max: STATES_BYTES_MAX })
 }
 
 fn piped_prompt() -> Result<String, Failure> {
@@ -161,7 +185,8 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
         return Err(Failure::usage("--spec draft: there is no draft model", hint));
     }
     let (request, planned) = arguments.placement.request(&arguments.file, &program)?;
-    let request = LoadRequest { draft: arguments.draft.clone(), ..request };
+    let states = if arguments.keep_state { Some(states()?) } else { None };
+    let request = LoadRequest { draft: arguments.draft.clone(), states, ..request };
     let mut progress = Progress::permille(printer);
     progress.message("loading");
     let responder = Responder::start(&program, &request, &mut |share| {
@@ -251,6 +276,7 @@ impl Session<'_> {
             Request::new(input, sampling, self.arguments.stop.clone(), self.arguments.tokens)
                 .map_err(|error| Failure { status: 2, ..Failure::from(error) })?
                 .ignore_end(self.arguments.ignore_eos)
+                .shift(self.arguments.context_shift)
                 .speculation(self.arguments.spec.into());
         let cancel = responder.cancel_handle();
         let guard = interrupt::on_request(move || cancel.cancel());
