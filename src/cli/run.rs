@@ -34,6 +34,7 @@ const STATES_BYTES_MAX: u64 = 4 << 30;
     after_help = "In a conversation: a line is sent at once, \\ at its end or \"\"\" around it make it longer;\n\
     /clear forgets the conversation, /bye or Ctrl-D leaves, Ctrl-C stops a reply."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Arguments {
     /// A GGUF file; of a split model, any of its files.
     file: PathBuf,
