@@ -6,6 +6,7 @@ use thiserror::Error;
 use crate::engine::options::{
     OptionError, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, Speculation,
 };
+use crate::engine::steering::Steering;
 
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +53,13 @@ pub enum Input {
     Text(String),
     /// A conversation to answer, put into the model's own form by its chat template.
     Conversation(Vec<Message>),
+    /// A gap in a text to fill.
+    Infill {
+        /// What stands before the gap.
+        prefix: String,
+        /// What stands behind it.
+        suffix: String,
+    },
 }
 
 /// A valid request.
@@ -64,6 +72,7 @@ pub struct Request {
     pub(super) ignore_end: bool,
     pub(super) shift: bool,
     pub(super) speculation: Speculation,
+    pub(super) steering: Steering,
 }
 
 /// Why a request was refused.
@@ -128,6 +137,7 @@ impl Request {
             ignore_end: false,
             shift: false,
             speculation: Speculation::Off,
+            steering: Steering::default(),
         })
     }
 
@@ -141,6 +151,15 @@ impl Request {
     #[must_use]
     pub fn speculation(self, speculation: Speculation) -> Self {
         Self { speculation, ..self }
+    }
+
+    /// The same request, with adapters and control vectors.
+    ///
+    /// # Errors
+    /// [`RequestError`] names the number that is out of bounds.
+    pub fn steering(self, steering: Steering) -> Result<Self, RequestError> {
+        steering.check()?;
+        Ok(Self { steering, ..self })
     }
 
     /// The same request, forgetting the older half of a full context (`yes`) instead of ending.

@@ -124,6 +124,8 @@ impl Responder {
             special: false,
             shift: request.shift,
             speculation: request.speculation,
+            logprobs: None,
+            steering: request.steering.clone(),
             client: 0,
         };
         let done = self.engine.generate(&generation, &mut |event| match event {
@@ -140,6 +142,9 @@ impl Responder {
         match input {
             Input::Text(text) => {
                 Ok(Prompt::Text { text: text.clone(), add_special: true, parse_special: false })
+            }
+            Input::Infill { prefix, suffix } => {
+                Ok(Prompt::Infill { prefix: prefix.clone(), suffix: suffix.clone() })
             }
             Input::Conversation(messages) => {
                 let text = self.render(messages)?;

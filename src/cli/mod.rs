@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and which file answers it.
 
 mod bench;
+mod constraint;
 mod convert;
 mod doctor;
 mod failure;
@@ -10,7 +11,9 @@ mod placement;
 mod quantize;
 mod report;
 mod run;
+mod sampling;
 mod show;
+mod steering;
 mod synthesize;
 mod tune;
 

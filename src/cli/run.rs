@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+use super::constraint::ConstraintArguments;
 use super::failure::Failure;
 use super::fit;
 use super::placement::{PlacementArguments, Planned};
+use super::sampling::SamplingArguments;
+use super::steering::SteeringArguments;
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
 use crate::engine::options::{LoadRequest, Sampling, Speculation, StateOptions};
@@ -71,6 +74,13 @@ pub(super) struct Arguments {
     /// A small model of the same vocabulary that guesses for this one.
     #[arg(long, value_name = "FILE")]
     draft: Option<PathBuf>,
+    /// Fill a gap: PROMPT stands before it, this text behind it.
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["raw", "system"])]
+    suffix: Option<String>,
+    #[command(flatten)]
+    constraint: ConstraintArguments,
+    #[command(flatten)]
+    steering: SteeringArguments,
     #[command(flatten)]
     sampling: SamplingArguments,
     #[command(flatten)]
@@ -101,39 +111,6 @@ impl From<Guessing> for Speculation {
     }
 }
 
-/// Unset values come from the model's own recommendation, then from our defaults.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Sampling")]
-struct SamplingArguments {
-    /// 0 takes the likeliest token always [default: the model's, else 0.8].
-    #[arg(short, long, value_name = "T", allow_negative_numbers = true)]
-    temperature: Option<f32>,
-    /// Choose among this many of the likeliest tokens; 0: all [default: the model's, else 40].
-    #[arg(long, value_name = "K")]
-    top_k: Option<u32>,
-    /// Choose among the likeliest tokens that together reach this probability [default: the model's, else 0.95].
-    #[arg(long, value_name = "P")]
-    top_p: Option<f32>,
-    /// Choose among tokens with at least this share of the likeliest one's probability [default: the model's, else 0.05].
-    #[arg(long, value_name = "P")]
-    min_p: Option<f32>,
-    /// Make recent tokens less likely: above 1 [default: the model's, else 1, off].
-    #[arg(long, value_name = "R")]
-    repeat_penalty: Option<f32>,
-    /// How many tokens are recent [default: 64].
-    #[arg(long, value_name = "N")]
-    repeat_last: Option<u32>,
-    /// Lower a token's logit by this much for each recent occurrence.
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
-    frequency_penalty: Option<f32>,
-    /// Lower a token's logit by this much when it occurred lately.
-    #[arg(long, value_name = "F", allow_negative_numbers = true)]
-    presence_penalty: Option<f32>,
-    /// Where the random numbers start; the same seed gives the same reply.
-    #[arg(long, value_name = "N")]
-    seed: Option<u32>,
-}
-
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let prompt = match &arguments.prompt {
         Some(prompt) => Some(prompt.clone()),
@@ -141,7 +118,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
         None => Some(piped_prompt()?),
     };
     let mut responder = load(arguments, printer)?;
-    let chats = responder.has_template() && !arguments.raw;
+    let chats = responder.has_template() && !arguments.raw && arguments.suffix.is_none();
     if arguments.system.is_some() && !chats {
         return Err(ChatError::NoTemplate.into());
     }
@@ -187,7 +164,8 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
     }
     let (request, planned) = arguments.placement.request(&arguments.file, &program)?;
     let states = if arguments.keep_state { Some(states()?) } else { None };
-    let request = LoadRequest { draft: arguments.draft.clone(), states, ..request };
+    let draft = arguments.draft.clone();
+    let request = LoadRequest { draft, states, readable: arguments.steering.files(), ..request };
     let mut progress = Progress::permille(printer);
     progress.message("loading");
     let responder = Responder::start(&program, &request, &mut |share| {
@@ -265,20 +243,26 @@ impl Session<'_> {
 
     /// Answers one text and prints the reply as it comes.
     fn answer(&mut self, responder: &mut Responder, text: String) -> Result<Done, Failure> {
-        let input = if self.chats {
+        let input = if let Some(suffix) = &self.arguments.suffix {
+            Input::Infill { prefix: text.clone(), suffix: suffix.clone() }
+        } else if self.chats {
             let mut messages = self.messages.clone();
             messages.push(Message::new(Role::User, text.clone()));
             Input::Conversation(messages)
         } else {
             Input::Text(text.clone())
         };
-        let sampling = self.arguments.sampling.over(responder.sampling());
+        let constraint = self.arguments.constraint.read()?;
+        let sampling =
+            Sampling { constraint, ..self.arguments.sampling.over(responder.sampling())? };
         let request =
             Request::new(input, sampling, self.arguments.stop.clone(), self.arguments.tokens)
                 .map_err(|error| Failure { status: 2, ..Failure::from(error) })?
                 .ignore_end(self.arguments.ignore_eos)
                 .shift(self.arguments.context_shift)
-                .speculation(self.arguments.spec.into());
+                .speculation(self.arguments.spec.into())
+                .steering(self.arguments.steering.read())
+                .map_err(|error| Failure { status: 2, ..Failure::from(ChatError::from(error)) })?;
         let cancel = responder.cancel_handle();
         let guard = interrupt::on_request(move || cancel.cancel());
         let (done, reply) = self.print_reply(responder, &request)?;
@@ -337,23 +321,6 @@ impl Session<'_> {
             if let Ok(memory) = responder.engine().memory() {
                 report_memory(&memory, self.printer);
             }
-        }
-    }
-}
-
-impl SamplingArguments {
-    /// What was asked over what the model recommends.
-    fn over(&self, base: &Sampling) -> Sampling {
-        Sampling {
-            temperature: self.temperature.unwrap_or(base.temperature),
-            top_k: self.top_k.unwrap_or(base.top_k),
-            top_p: self.top_p.unwrap_or(base.top_p),
-            min_p: self.min_p.unwrap_or(base.min_p),
-            repeat_penalty: self.repeat_penalty.unwrap_or(base.repeat_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(base.frequency_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(base.presence_penalty),
-            penalty_tokens: self.repeat_last.or(base.penalty_tokens),
-            seed: self.seed.or(base.seed),
         }
     }
 }

@@ -5,15 +5,19 @@
 //! the child uses; programs and tests that accept the risk may use it in their own process.
 
 pub mod blocks;
+pub mod embedding;
 pub mod experts;
 pub mod frames;
+pub mod grammar;
 pub mod llama;
 pub mod options;
 pub mod plan;
 pub mod probe;
 pub mod process;
+pub mod sampling;
 pub mod scheduler;
 pub mod speculate;
+pub mod steering;
 pub mod stop;
 pub mod text;
 pub mod worker;

@@ -9,6 +9,11 @@ use nfl_models::TensorType;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use super::sampling::{
+    Constraint, Mirostat, SamplerKind, Sampling, TRIGGER_BYTES_MAX, Trigger, TriggerPlace,
+    TriggerWhat,
+};
+
 /// The largest context that may be asked for, in tokens: llama.cpp hangs for minutes on much larger
 /// numbers.
 pub const CONTEXT_TOKENS_MAX: u32 = 1 << 24;
@@ -339,87 +344,6 @@ impl LoadRequest {
     }
 }
 
-/// How the next token is chosen.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Sampling {
-    /// Divisor of the logits; 0 takes the likeliest token always.
-    pub temperature: f32,
-    /// Keep this many of the likeliest tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keep the likeliest tokens that together reach this probability; 1 keeps all.
-    pub top_p: f32,
-    /// Keep tokens that reach this share of the likeliest one's probability; 0 keeps all.
-    pub min_p: f32,
-    /// Divisor for logits of tokens seen lately; 1 changes nothing.
-    pub repeat_penalty: f32,
-    /// Subtracted from a logit once per recent occurrence; 0 changes nothing.
-    pub frequency_penalty: f32,
-    /// Subtracted from a logit when the token occurred lately; 0 changes nothing.
-    pub presence_penalty: f32,
-    /// How many tokens "lately" means; None means the whole context.
-    pub penalty_tokens: Option<u32>,
-    /// Where the random numbers start; None takes another start each time.
-    pub seed: Option<u32>,
-}
-
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            repeat_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            penalty_tokens: Some(64),
-            seed: None,
-        }
-    }
-}
-
-impl Sampling {
-    /// The likeliest token always.
-    pub fn greedy() -> Self {
-        Self { temperature: 0.0, ..Self::default() }
-    }
-
-    /// Whether recent tokens change the logits.
-    pub fn has_penalties(&self) -> bool {
-        let neutral = |value: f32, at: f32| (value - at).abs() < f32::EPSILON;
-        self.penalty_tokens != Some(0)
-            && !(neutral(self.repeat_penalty, 1.0)
-                && neutral(self.frequency_penalty, 0.0)
-                && neutral(self.presence_penalty, 0.0))
-    }
-
-    /// Whether the likeliest token is taken always.
-    pub fn is_greedy(&self) -> bool {
-        self.temperature <= 0.0 || self.top_k == 1
-    }
-
-    /// Whether every number is in its range.
-    pub fn check(&self) -> Result<(), OptionError> {
-        let ranges = [
-            ("temperature", self.temperature, 0.0, 100.0),
-            ("top-p", self.top_p, 0.0, 1.0),
-            ("min-p", self.min_p, 0.0, 1.0),
-            ("repeat penalty", self.repeat_penalty, f32::MIN_POSITIVE, 100.0),
-            ("frequency penalty", self.frequency_penalty, -100.0, 100.0),
-            ("presence penalty", self.presence_penalty, -100.0, 100.0),
-        ];
-        for (what, value, least, most) in ranges {
-            if !(least..=most).contains(&value) {
-                let least =
-                    if what == "repeat penalty" { "above 0".to_owned() } else { least.to_string() };
-                let range = format!("{least} to {most}");
-                return Err(OptionError::OutOfRange { what, value: value.to_string(), range });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// Why options were refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum OptionError {
@@ -451,6 +375,9 @@ pub enum OptionError {
     /// A word that names no type of the cache.
     #[error("cache type: {0} is none of f32, f16, bf16, q8_0, q5_1, q5_0, q4_1, q4_0")]
     CacheType(String),
+    /// Samplers, biases or triggers that do not go together or are too many.
+    #[error("{0}")]
+    Sampling(String),
     /// Too many or too long stop strings.
     #[error("stop: {0}")]
     Stop(String),
@@ -480,27 +407,5 @@ mod tests {
             "context: 2000000000 tokens asked, 262144 is the most for a model trained on 4096"
         );
         assert!(options.context_for(u32::MAX).unwrap_err().to_string().contains("16777216"));
-    }
-
-    #[test]
-    fn sampling_numbers_meet_their_ranges() {
-        assert_eq!(Sampling::default().check(), Ok(()));
-        for sampling in [
-            Sampling { temperature: -1.0, ..Sampling::default() },
-            Sampling { temperature: f32::NAN, ..Sampling::default() },
-            Sampling { top_p: 1.5, ..Sampling::default() },
-            Sampling { repeat_penalty: 0.0, ..Sampling::default() },
-            Sampling { presence_penalty: f32::INFINITY, ..Sampling::default() },
-        ] {
-            assert!(sampling.check().is_err(), "{sampling:?}");
-        }
-    }
-
-    #[test]
-    fn penalties_count_only_when_they_change_something() {
-        assert!(!Sampling::default().has_penalties());
-        assert!(Sampling { repeat_penalty: 1.1, ..Sampling::default() }.has_penalties());
-        let none = Sampling { repeat_penalty: 1.1, penalty_tokens: Some(0), ..Sampling::default() };
-        assert!(!none.has_penalties());
     }
 }

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::engine::experts::counters::ExpertCounts;
+use crate::engine::llama::Logprobs;
 use crate::engine::options::{LoadRequest, Sampling, Speculation};
+use crate::engine::steering::Steering;
 use crate::engine::worker::cage::CageInfo;
 
 /// What a program sends.
@@ -40,7 +42,7 @@ pub enum Request {
         special: bool,
     },
     /// Continue a text: answered by Token events and Done.
-    Generate(Generation),
+    Generate(Box<Generation>),
     /// How likely tokens are: answered by Scores.
     Score {
         /// The tokens.
@@ -79,6 +81,13 @@ pub enum Prompt {
     },
     /// Tokens.
     Tokens(Vec<i32>),
+    /// A gap to fill, with the tokens that the model has for it.
+    Infill {
+        /// What stands before the gap.
+        prefix: String,
+        /// What stands behind it.
+        suffix: String,
+    },
 }
 
 /// How to continue it.
@@ -100,6 +109,10 @@ pub struct Generation {
     pub shift: bool,
     /// Whether tokens are guessed ahead.
     pub speculation: Speculation,
+    /// With each token, tell its probability and those of this many likeliest ones.
+    pub logprobs: Option<u32>,
+    /// Adapters and control vectors for this request.
+    pub steering: Steering,
     /// Who asks: requests of one client wait for each other before they wait for those of another.
     pub client: u64,
 }
@@ -116,6 +129,8 @@ impl Generation {
             special: false,
             shift: false,
             speculation: Speculation::Off,
+            logprobs: None,
+            steering: Steering::default(),
             client: 0,
         }
     }
@@ -161,6 +176,8 @@ pub enum Event {
         id: Option<i32>,
         /// The text that is certain now: whole characters, no part of a stop string, maybe empty.
         text: String,
+        /// What the model itself thought of it, when that was asked.
+        logprobs: Option<Box<Logprobs>>,
     },
     /// Generation ended.
     Done(Done),

@@ -142,7 +142,7 @@ mod tests {
     use crate::engine::frames::{Call, Event, Generation, Prompt, Reply, Request};
 
     fn token(text: &str) -> Reply {
-        let event = Event::Token { id: Some(7), text: text.to_owned() };
+        let event = Event::Token { id: Some(7), text: text.to_owned(), logprobs: None };
         Reply { number: 3, event }
     }
 
@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn messages_come_back_as_they_went() {
         let calls = [
-            Request::Generate(Generation::greedy(Prompt::Tokens(vec![1, -1, i32::MAX]), 60)),
+            Request::Generate(Box::new(Generation::greedy(
+                Prompt::Tokens(vec![1, -1, i32::MAX]),
+                60,
+            ))),
             Request::Cancel,
             Request::Score { tokens: vec![5; 1000], from: 1 },
         ];

@@ -29,9 +29,9 @@ const CELLS_MAX: u32 = 1 << 30;
 pub type AbortFlag = Arc<AtomicBool>;
 
 /// What llama.cpp asks, very often, whether to go on.
-struct Interrupt {
-    flag: AbortFlag,
-    watch: Option<Watch>,
+pub(super) struct Interrupt {
+    pub(super) flag: AbortFlag,
+    pub(super) watch: Option<Watch>,
 }
 
 /// Says in the middle of a computation whether to stop it; called on the thread that computes.
@@ -89,8 +89,6 @@ impl Context {
         abort: AbortFlag,
         observer: Option<Box<dyn Observer>>,
     ) -> Result<Self, LlamaError> {
-        /// Creating two contexts of one model at once is not sound in llama.cpp.
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let vocabulary = model.vocabulary();
         let mut observed = observer.map(|observer| Box::new(Observed::new(observer)));
         let row_bytes = (vocabulary.len() * size_of::<f32>()).max(1);
@@ -100,23 +98,12 @@ impl Context {
         let outputs_max = (LOGITS_BYTES_MAX / row_bytes).clamp(1, batch_tokens as usize);
         let mut params = parameters(options, cells, sequences);
         params.n_outputs_max = outputs_max as u32;
-        params.abort_callback = Some(on_abort);
         let mut interrupt = Box::new(Interrupt { flag: abort, watch: None });
-        params.abort_callback_data = (&raw mut *interrupt).cast::<c_void>();
         if let Some(observed) = &mut observed {
             params.cb_eval = Some(Observed::callback);
             params.cb_eval_user_data = (&raw mut **observed).cast::<c_void>();
         }
-        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let mark = logs::mark();
-        // SAFETY: the model is alive; the abort flag and the observer are owned by the context that
-        // is made here.
-        let pointer = unsafe { sys::llama_init_from_model(model.as_ptr(), params) };
-        drop(guard);
-        let Some(pointer) = NonNull::new(pointer) else {
-            let reason = logs::reason_since(mark);
-            return Err(LlamaError::Context { context_tokens, reason });
-        };
+        let pointer = create(model, params, context_tokens, &mut interrupt)?;
         // SAFETY: the context was just made.
         let (context, batch) =
             unsafe { (sys::llama_n_ctx(pointer.as_ptr()), sys::llama_n_batch(pointer.as_ptr())) };
@@ -383,7 +370,34 @@ fn cell(tokens: usize) -> i32 {
     i32::try_from(tokens).unwrap_or(i32::MAX)
 }
 
-fn parameters(options: &ContextOptions, cells: u32, sequences: u32) -> sys::llama_context_params {
+/// Creates a context, which the caller frees before `interrupt` and whatever else the parameters
+/// point to.
+pub(super) fn create(
+    model: &Model,
+    mut params: sys::llama_context_params,
+    context_tokens: u32,
+    interrupt: &mut Interrupt,
+) -> Result<NonNull<sys::llama_context>, LlamaError> {
+    /// Creating two contexts of one model at once is not sound in llama.cpp.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    params.abort_callback = Some(on_abort);
+    params.abort_callback_data = (&raw mut *interrupt).cast::<c_void>();
+    let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let mark = logs::mark();
+    // SAFETY: the model is alive; what the parameters point to lives as long as the context.
+    let pointer = unsafe { sys::llama_init_from_model(model.as_ptr(), params) };
+    drop(guard);
+    NonNull::new(pointer).ok_or_else(|| {
+        let reason = logs::reason_since(mark);
+        LlamaError::Context { context_tokens, reason }
+    })
+}
+
+pub(super) fn parameters(
+    options: &ContextOptions,
+    cells: u32,
+    sequences: u32,
+) -> sys::llama_context_params {
     // SAFETY: takes nothing and returns a plain struct.
     let mut params = unsafe { sys::llama_context_default_params() };
     params.n_ctx = cells;

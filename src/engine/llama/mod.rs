@@ -10,19 +10,33 @@
 
 #![expect(unsafe_code, reason = "calls into llama.cpp; each block says why it is sound")]
 
+mod adapter;
 mod advise;
 pub mod backends;
 mod batch;
+mod chain;
+mod constraint;
 mod context;
+mod control_vector;
 mod devices;
+mod embeddings;
 mod fit;
 mod ggml;
+mod infill;
 mod library;
+mod logprobs;
 mod logs;
 mod model;
 mod observe;
+mod penalties;
 mod sampler;
+#[cfg(test)]
+mod sampler_tests;
 mod steady;
+#[cfg(test)]
+mod steering_tests;
+#[cfg(test)]
+pub(in crate::engine) mod tiny;
 mod vocabulary;
 
 use std::ffi::{CStr, c_char};
@@ -32,13 +46,19 @@ use std::sync::OnceLock;
 use llama_cpp_sys_2 as sys;
 use thiserror::Error;
 
+use crate::engine::grammar::GrammarError;
+
+pub use adapter::{Adapters, Steered};
 pub use advise::{Mapping, Overlay, Span, Staging, page_bytes};
 pub use backends::Module;
 pub use batch::Batch;
 pub use context::{AbortFlag, Context, Sequence, Watch};
 pub use devices::{Device, DeviceKind, devices};
+pub use embeddings::{Embedder, classifier_scores};
 pub use fit::{Measured, measure};
 pub use ggml::{BlockError, decode_blocks, encode_blocks};
+pub use infill::{Infill, InfillFile, InfillTokens};
+pub use logprobs::{Logprobs, TOP_LOGPROBS_MAX};
 pub use logs::{Line, LogLevel, Mark};
 pub use model::Model;
 pub use observe::{Observer, TensorView};
@@ -203,6 +223,44 @@ pub enum LlamaError {
     /// A sampler could not be created.
     #[error("the sampler could not be created")]
     Sampler,
+    /// The fill-in-the-middle sampler does not suit the vocabulary.
+    #[error("sampler infill: {0}")]
+    Infill(&'static str),
+    /// An adapter or control vector that cannot be used.
+    #[error("{path}: {problem}")]
+    Adapter {
+        /// The file.
+        path: String,
+        /// Why not.
+        problem: String,
+    },
+    /// Adapters or control vectors that a context does not take.
+    #[error("{0}")]
+    Steering(String),
+    /// A model without a classifier was asked for scores.
+    #[error("the model has no classifier: it cannot rank")]
+    NoClassifier,
+    /// Nothing to embed.
+    #[error("a text without tokens has no embedding")]
+    EmptyText,
+    /// The computation gave none.
+    #[error("llama.cpp gave no embedding")]
+    NoEmbedding,
+    /// A vocabulary without tokens for fill-in-the-middle.
+    #[error("the model has no tokens for fill-in-the-middle")]
+    NoInfill,
+    /// A vocabulary without tokens for other files.
+    #[error("the model has no tokens for repositories and files beside the text to fill in")]
+    NoInfillFiles,
+    /// Biases and the model forbid every token.
+    #[error("every token is forbidden: by the model or by logit bias")]
+    NothingToChoose,
+    /// A constraint that no token of this vocabulary can go on with.
+    #[error("the constraint leaves no token of this vocabulary that could follow")]
+    NothingFollows,
+    /// A grammar or schema that cannot be used.
+    #[error(transparent)]
+    Grammar(#[from] GrammarError),
 }
 
 /// An owned copy of a C string that may be null.

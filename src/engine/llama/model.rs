@@ -3,12 +3,13 @@
 use std::ffi::{CString, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use llama_cpp_sys_2 as sys;
 
 use super::vocabulary::Vocabulary;
 use super::{Backend, LlamaError, logs, text};
+use crate::engine::grammar::Pieces;
 use crate::engine::options::{CPU, LoadMode, ModelOptions, TensorOverride};
 
 /// The names of expert tensors in every architecture of llama.cpp that has them.
@@ -23,6 +24,8 @@ pub struct Model {
     pointer: NonNull<sys::llama_model>,
     /// llama.cpp keeps the parameters it was loaded with, and what they point to must live as long.
     _placement: Placement,
+    /// What constraints test tokens with; made when first needed.
+    pieces: OnceLock<Arc<Pieces>>,
 }
 
 // SAFETY: llama.cpp does not change a model after loading; contexts, which do change, each own
@@ -87,7 +90,10 @@ impl Model {
         // outlives the call, the only time at which llama.cpp calls back.
         let pointer = unsafe { sys::llama_model_load_from_file(file.as_ptr(), params) };
         match NonNull::new(pointer) {
-            Some(pointer) => Ok(Arc::new(Self { pointer, _placement: placement })),
+            Some(pointer) => {
+                let pieces = OnceLock::new();
+                Ok(Arc::new(Self { pointer, _placement: placement, pieces }))
+            }
             None if progress.cancelled => Err(LlamaError::Cancelled),
             None => Err(LlamaError::Load { path: shown, reason: logs::reason_since(mark) }),
         }
@@ -95,6 +101,10 @@ impl Model {
 
     pub(super) fn as_ptr(&self) -> *mut sys::llama_model {
         self.pointer.as_ptr()
+    }
+
+    pub(super) fn pieces(&self) -> &OnceLock<Arc<Pieces>> {
+        &self.pieces
     }
 
     /// The vocabulary.
@@ -166,6 +176,44 @@ impl Model {
                 || sys::llama_model_is_hybrid(self.as_ptr())
         };
         !goes_forward && self.window_tokens() == 0
+    }
+
+    /// Numbers of a token's state within the model.
+    pub fn hidden_length(&self) -> u32 {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_n_embd(self.as_ptr()) }.max(0) as u32
+    }
+
+    /// Numbers of an embedding.
+    pub fn embedding_length(&self) -> usize {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_n_embd_out(self.as_ptr()) }.max(0) as usize
+    }
+
+    /// Scores of its classifier.
+    pub fn classes(&self) -> usize {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_model_n_cls_out(self.as_ptr()) as usize }
+    }
+
+    /// A scalar metadata value as text, of any length.
+    pub fn metadata_of_any_length(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        let read = |buffer: &mut Vec<u8>| {
+            // SAFETY: the key is zero-terminated, the buffer has the length that is passed.
+            unsafe {
+                sys::llama_model_meta_val_str(
+                    self.as_ptr(),
+                    key.as_ptr(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                )
+            }
+        };
+        let length = usize::try_from(read(&mut vec![0; 1])).ok()?;
+        let mut buffer = vec![0_u8; length + 1];
+        read(&mut buffer);
+        Some(text(buffer.as_ptr().cast()))
     }
 
     /// Whether text can be generated with a plain decoder loop.
@@ -268,12 +316,12 @@ unsafe extern "C" fn on_progress(share: f32, data: *mut c_void) -> bool {
 }
 
 #[cfg(unix)]
-fn c_path(path: &Path) -> Option<CString> {
+pub(super) fn c_path(path: &Path) -> Option<CString> {
     use std::os::unix::ffi::OsStrExt;
     CString::new(path.as_os_str().as_bytes()).ok()
 }
 
 #[cfg(not(unix))]
-fn c_path(path: &Path) -> Option<CString> {
+pub(super) fn c_path(path: &Path) -> Option<CString> {
     CString::new(path.to_str()?).ok()
 }

@@ -1,168 +1,184 @@
-//! The choice of the next token: penalties and argmax here, the random chain in llama.cpp.
+//! The choice of the next token from one row of logits: biases, penalties and argmax here, the
+//! random chain in llama.cpp, constraints by our own grammars.
 //!
-//! Penalties touch only the tokens that occurred lately, so they are applied to the logits in
-//! place; llama.cpp's own penalty sampler looks every token of the vocabulary up in a hash table
-//! instead. Taking the likeliest token needs no chain at all.
+//! Taking the likeliest token needs no chain at all. Under a constraint the token is chosen freely
+//! first; only when the grammar refuses it are all tokens tested and the choice made again among
+//! those that may follow, which is rare with a model that was told what to write.
 
-use std::collections::VecDeque;
-use std::ptr::NonNull;
+use std::sync::Arc;
 
-use llama_cpp_sys_2 as sys;
-
-use super::{LlamaError, Token};
-use crate::engine::options::Sampling;
-
-/// Tokens that a truncating sampler keeps in any case.
-const KEPT_MIN: usize = 1;
+use super::chain::{Candidate, Chain};
+use super::constraint::Constrained;
+use super::logprobs::{Logprobs, RawRow};
+use super::penalties::Penalties;
+use super::{LlamaError, Token, Vocabulary};
+use crate::engine::grammar::TokenMask;
+use crate::engine::options::{Mirostat, SamplerKind, Sampling};
 
 /// Chooses tokens as [`Sampling`] says.
 #[derive(Debug)]
 pub struct Sampler {
+    vocabulary: Vocabulary,
+    /// Added to logits, the vocabulary's own suppressed tokens among them.
+    biases: Vec<(usize, f32)>,
     penalties: Option<Penalties>,
     /// None takes the likeliest token.
     chain: Option<Chain>,
+    constrained: Option<Constrained>,
+    candidates: Vec<Candidate>,
 }
 
 impl Sampler {
-    /// A sampler whose random numbers start at `seed`. `context_tokens` is the window of penalties
-    /// that name none.
-    pub fn new(sampling: &Sampling, seed: u32, context_tokens: usize) -> Result<Self, LlamaError> {
-        let penalties = sampling.has_penalties().then(|| Penalties {
-            window: sampling.penalty_tokens.map_or(context_tokens, |tokens| tokens as usize),
-            repeat: sampling.repeat_penalty,
-            frequency: sampling.frequency_penalty,
-            presence: sampling.presence_penalty,
-            recent: VecDeque::new(),
-        });
-        let chain = if sampling.is_greedy() { None } else { Some(Chain::new(sampling, seed)?) };
-        Ok(Self { penalties, chain })
+    /// A sampler whose random numbers start at `seed`. `context_tokens` is the window of samplers
+    /// that look back and name none.
+    pub fn new(
+        sampling: &Sampling,
+        seed: u32,
+        vocabulary: &Vocabulary,
+        context_tokens: usize,
+    ) -> Result<Self, LlamaError> {
+        let mut biases: Vec<(usize, f32)> = Vec::new();
+        for &(token, bias) in &sampling.logit_bias {
+            vocabulary.check(token)?;
+            biases.push((token as usize, bias));
+        }
+        let suppressed = vocabulary.suppressed().into_iter();
+        biases.extend(suppressed.map(|token| (token as usize, f32::NEG_INFINITY)));
+        let own_penalties = sampling.samplers.first() == Some(&SamplerKind::Penalties)
+            || sampling.mirostat != Mirostat::Off;
+        let penalties = (sampling.has_penalties() && own_penalties)
+            .then(|| Penalties::new(sampling, context_tokens));
+        let chain = if sampling.is_greedy() {
+            None
+        } else {
+            Some(Chain::new(sampling, seed, vocabulary, (context_tokens, own_penalties))?)
+        };
+        let constrained = match &sampling.constraint {
+            Some(constraint) => Some(Constrained::new(constraint, &sampling.triggers, vocabulary)?),
+            None => None,
+        };
+        let vocabulary = vocabulary.clone();
+        Ok(Self { vocabulary, biases, penalties, chain, constrained, candidates: Vec::new() })
     }
 
-    /// Tells of tokens that were not sampled here: the prompt.
+    /// Tells of tokens that were not sampled here: the prompt. Constraints hold for the reply only.
     pub fn accept(&mut self, tokens: &[Token]) {
-        if let Some(penalties) = &mut self.penalties {
-            for &token in tokens {
-                penalties.accept(token);
-            }
+        for &token in tokens {
+            self.remember(token);
         }
     }
 
-    /// The next token by a row of logits, which is changed.
+    /// Chooses the next token from its row of logits, which is changed meanwhile, and accepts it.
     pub fn sample(&mut self, logits: &mut [f32]) -> Result<Token, LlamaError> {
         check_finite(logits)?;
+        self.choose(logits)
+    }
+
+    /// As [`Sampler::sample`], with the probabilities that the model itself gave to the token and to
+    /// the `top` likeliest ones.
+    pub fn sample_with_logprobs(
+        &mut self,
+        logits: &mut [f32],
+        top: usize,
+    ) -> Result<(Token, Logprobs), LlamaError> {
+        check_finite(logits)?;
+        let row = RawRow::of(logits, top);
+        let changed = self.penalties.is_some() || !self.biases.is_empty();
+        let raw: Option<Vec<f32>> = changed.then(|| logits.to_vec());
+        let token = self.choose(logits)?;
+        let logit = raw.as_deref().unwrap_or(logits)[token as usize];
+        Ok((token, row.logprobs(logit)))
+    }
+
+    /// Whether the constraint leaves nothing to add: the reply is complete, and the only token that
+    /// could follow is one that ends it.
+    pub fn is_complete(&self) -> bool {
+        self.constrained.as_ref().is_some_and(Constrained::is_complete)
+    }
+
+    /// Whether the reply may end here: always, unless a constraint wants more.
+    pub fn may_end(&self) -> bool {
+        self.constrained.as_ref().is_none_or(Constrained::may_end)
+    }
+
+    fn choose(&mut self, logits: &mut [f32]) -> Result<Token, LlamaError> {
+        if logits.len() != self.vocabulary.len() {
+            return Err(LlamaError::NoLogits(-1));
+        }
+        for &(token, bias) in &self.biases {
+            logits[token] += bias;
+        }
         if let Some(penalties) = &self.penalties {
             penalties.apply(logits);
         }
-        let token = match &mut self.chain {
-            None => argmax(logits) as Token,
-            Some(chain) => chain.choose(logits)?,
-        };
-        self.accept(&[token]);
+        let mut token = self.free_choice(logits)?;
+        if let Some(constrained) = &mut self.constrained
+            && !constrained.allows(token)?
+        {
+            let mask = constrained.mask()?;
+            token = self.masked_choice(logits, &mask)?;
+        }
+        self.remember(token);
+        if let Some(constrained) = &mut self.constrained {
+            constrained.accept(token)?;
+        }
         Ok(token)
     }
-}
 
-#[derive(Debug)]
-struct Penalties {
-    window: usize,
-    repeat: f32,
-    frequency: f32,
-    presence: f32,
-    recent: VecDeque<Token>,
-}
-
-impl Penalties {
-    fn accept(&mut self, token: Token) {
-        if self.recent.len() >= self.window {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(token);
-    }
-
-    fn apply(&self, logits: &mut [f32]) {
-        let mut seen: Vec<Token> = self.recent.iter().copied().collect();
-        seen.sort_unstable();
-        for run in seen.chunk_by(|left, right| left == right) {
-            let place = usize::try_from(run[0]).ok().and_then(|token| logits.get_mut(token));
-            let Some(logit) = place else { continue };
-            // Dividing a negative logit would make the token likelier.
-            if *logit <= 0.0 {
-                *logit *= self.repeat;
-            } else {
-                *logit /= self.repeat;
+    /// A token regardless of the constraint.
+    fn free_choice(&mut self, logits: &[f32]) -> Result<Token, LlamaError> {
+        let Some(chain) = &mut self.chain else {
+            let token = argmax(logits);
+            if logits[token] == f32::NEG_INFINITY {
+                return Err(LlamaError::NothingToChoose);
             }
-            *logit -= run.len() as f32 * self.frequency + self.presence;
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Chain(NonNull<sys::llama_sampler>);
-
-// SAFETY: a chain is used through `&mut Sampler` only and ties nothing to a thread.
-unsafe impl Send for Chain {}
-
-impl Chain {
-    /// Top-k, top-p, min-p, temperature, draw: the order of llama.cpp's own programs.
-    fn new(sampling: &Sampling, seed: u32) -> Result<Self, LlamaError> {
-        // SAFETY: takes nothing and returns a plain struct.
-        let mut params = unsafe { sys::llama_sampler_chain_default_params() };
-        params.no_perf = true;
-        // SAFETY: the parameters are a plain struct.
-        let pointer = unsafe { sys::llama_sampler_chain_init(params) };
-        let chain = Self(NonNull::new(pointer).ok_or(LlamaError::Sampler)?);
-        let top_k = i32::try_from(sampling.top_k).unwrap_or(i32::MAX);
-        if top_k > 0 {
-            // SAFETY: plain numbers in, an owned sampler out.
-            chain.add(unsafe { sys::llama_sampler_init_top_k(top_k) })?;
-        }
-        if sampling.top_p < 1.0 {
-            // SAFETY: as above.
-            chain.add(unsafe { sys::llama_sampler_init_top_p(sampling.top_p, KEPT_MIN) })?;
-        }
-        if sampling.min_p > 0.0 {
-            // SAFETY: as above.
-            chain.add(unsafe { sys::llama_sampler_init_min_p(sampling.min_p, KEPT_MIN) })?;
-        }
-        // SAFETY: as above.
-        chain.add(unsafe { sys::llama_sampler_init_temp(sampling.temperature) })?;
-        // The largest number means "choose a seed" to llama.cpp.
-        let seed = seed.min(u32::MAX - 1);
-        // SAFETY: as above.
-        chain.add(unsafe { sys::llama_sampler_init_dist(seed) })?;
-        Ok(chain)
-    }
-
-    fn choose(&self, logits: &[f32]) -> Result<Token, LlamaError> {
-        let mut candidates: Vec<sys::llama_token_data> = (0..)
-            .zip(logits)
-            .map(|(id, &logit)| sys::llama_token_data { id, logit, p: 0.0 })
-            .collect();
-        let mut array = sys::llama_token_data_array {
-            data: candidates.as_mut_ptr(),
-            size: candidates.len(),
-            selected: -1,
-            sorted: false,
+            return Ok(token as Token);
         };
-        // SAFETY: the array describes the candidates, which outlive the call.
-        unsafe { sys::llama_sampler_apply(self.0.as_ptr(), &raw mut array) };
-        let selected = usize::try_from(array.selected).map_err(|_| LlamaError::Sampler)?;
-        candidates.get(selected).map(|chosen| chosen.id).ok_or(LlamaError::Sampler)
+        self.candidates.clear();
+        self.candidates.extend(logits.iter().enumerate().map(candidate));
+        // A row of nothing but forbidden tokens is rare, so it is sought only where it can come from.
+        if !self.biases.is_empty() && logits[argmax(logits)] == f32::NEG_INFINITY {
+            return Err(LlamaError::NothingToChoose);
+        }
+        chain.draw(&mut self.candidates)
     }
 
-    fn add(&self, sampler: *mut sys::llama_sampler) -> Result<(), LlamaError> {
-        let sampler = NonNull::new(sampler).ok_or(LlamaError::Sampler)?;
-        // SAFETY: both are alive; the chain owns the sampler from here on.
-        unsafe { sys::llama_sampler_chain_add(self.0.as_ptr(), sampler.as_ptr()) };
-        Ok(())
+    /// A token among those that the constraint allows.
+    fn masked_choice(
+        &mut self,
+        logits: &[f32],
+        mask: &Arc<TokenMask>,
+    ) -> Result<Token, LlamaError> {
+        self.candidates.clear();
+        let allowed = logits
+            .iter()
+            .enumerate()
+            .filter(|(token, logit)| mask.allows(*token) && **logit > f32::NEG_INFINITY);
+        self.candidates.extend(allowed.map(candidate));
+        let likeliest = self.candidates.iter().fold(None, |best: Option<Candidate>, next| {
+            if best.is_some_and(|best| best.logit >= next.logit) { best } else { Some(*next) }
+        });
+        let Some(likeliest) = likeliest else { return Err(LlamaError::NothingFollows) };
+        match &mut self.chain {
+            Some(chain) => chain.draw(&mut self.candidates),
+            None => Ok(likeliest.id),
+        }
+    }
+
+    fn remember(&mut self, token: Token) {
+        if let Some(penalties) = &mut self.penalties {
+            penalties.accept(token);
+        }
+        if let Some(chain) = &mut self.chain
+            && chain.remembers()
+        {
+            chain.accept(token);
+        }
     }
 }
 
-impl Drop for Chain {
-    fn drop(&mut self) {
-        // SAFETY: nobody else owns the chain; it frees its samplers.
-        unsafe { sys::llama_sampler_free(self.0.as_ptr()) };
-    }
+fn candidate((token, &logit): (usize, &f32)) -> Candidate {
+    Candidate { id: token as Token, logit, p: 0.0 }
 }
 
 /// Refuses NaN and infinity, from which argmax would choose in silence, and llama.cpp by sorting what has no order. Minus
@@ -222,27 +238,6 @@ mod tests {
         for value in [f32::NAN, -f32::NAN, f32::INFINITY] {
             logits[777] = value;
             assert_eq!(check_finite(&logits), Err(LlamaError::NotFinite(777)));
-        }
-    }
-
-    #[test]
-    fn penalties_follow_the_published_rule() {
-        let mut penalties = Penalties {
-            window: 3,
-            repeat: 2.0,
-            frequency: 0.5,
-            presence: 0.25,
-            recent: VecDeque::new(),
-        };
-        for token in [3, 0, 1, 1] {
-            penalties.accept(token);
-        }
-        let mut logits = [1.0, -2.0, 5.0, 7.0];
-        penalties.apply(&mut logits);
-        // Token 3 has left the window; 0 occurred once, 1 twice.
-        for (logit, expected) in logits.iter().zip([1.0 / 2.0 - 0.75, -2.0 * 2.0 - 1.25, 5.0, 7.0])
-        {
-            assert!((logit - expected).abs() < 1e-6, "{logits:?}");
         }
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
 
+use super::infill::InfillTokens;
 use super::{LlamaError, Model, Token};
+use crate::engine::grammar::Pieces;
 
 /// Bytes of most pieces; longer ones take a second call.
 const PIECE_BYTES: usize = 64;
@@ -182,6 +184,76 @@ impl Vocabulary {
     pub fn is_end_of_generation(&self, token: Token) -> bool {
         // SAFETY: the model is alive; unknown tokens are not in the set.
         unsafe { sys::llama_vocab_is_eog(self.pointer, token) }
+    }
+
+    /// The token between two texts that are compared.
+    pub fn separator(&self) -> Option<Token> {
+        // SAFETY: the model is alive.
+        self.existing(unsafe { sys::llama_vocab_sep(self.pointer) })
+    }
+
+    /// Whether the model wants [`Vocabulary::separator`] between two texts.
+    pub fn adds_separator(&self) -> bool {
+        // SAFETY: the model is alive.
+        unsafe { sys::llama_vocab_get_add_sep(self.pointer) }
+    }
+
+    /// The tokens for fill-in-the-middle.
+    pub fn infill_tokens(&self) -> InfillTokens {
+        // SAFETY: the model is alive.
+        unsafe {
+            InfillTokens {
+                prefix: self.existing(sys::llama_vocab_fim_pre(self.pointer)),
+                suffix: self.existing(sys::llama_vocab_fim_suf(self.pointer)),
+                middle: self.existing(sys::llama_vocab_fim_mid(self.pointer)),
+                repository: self.existing(sys::llama_vocab_fim_rep(self.pointer)),
+                separator: self.existing(sys::llama_vocab_fim_sep(self.pointer)),
+            }
+        }
+    }
+
+    /// Tokens that the model's file wants never to be chosen.
+    pub fn suppressed(&self) -> Vec<Token> {
+        let mut count = 0;
+        // SAFETY: the model is alive and owns the list.
+        let pointer = unsafe { sys::llama_vocab_get_suppress_tokens(self.pointer, &raw mut count) };
+        let count = usize::try_from(count).unwrap_or(0);
+        if pointer.is_null() || count == 0 {
+            return Vec::new();
+        }
+        // SAFETY: the list has `count` entries and lives as long as the model.
+        let tokens = unsafe { std::slice::from_raw_parts(pointer, count) };
+        tokens.iter().copied().filter(|token| self.check(*token).is_ok()).collect()
+    }
+
+    /// Whether text can be made tokens.
+    pub fn has_tokenizer(&self) -> bool {
+        self.has_tokenizer
+    }
+
+    /// The bytes of every token, sorted; made on the first call, shared by all that use the model.
+    pub fn pieces_of_all(&self) -> Result<Arc<Pieces>, LlamaError> {
+        let cell = self.model.pieces();
+        if let Some(pieces) = cell.get() {
+            return Ok(Arc::clone(pieces));
+        }
+        let mut all = Vec::with_capacity(self.tokens);
+        let mut ends = Vec::new();
+        for token in 0..self.tokens as Token {
+            let mut piece = Vec::new();
+            // Text of a special token is no text of a reply.
+            self.append_piece(token, false, &mut piece)?;
+            if self.is_end_of_generation(token) {
+                ends.push(token as u32);
+                piece.clear();
+            }
+            all.push(piece);
+        }
+        Ok(Arc::clone(cell.get_or_init(|| Arc::new(Pieces::new(&all, ends)))))
+    }
+
+    pub(super) fn as_ptr(&self) -> *const sys::llama_vocab {
+        self.pointer
     }
 
     fn existing(&self, token: Token) -> Option<Token> {

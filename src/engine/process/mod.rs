@@ -122,7 +122,7 @@ impl Engine {
     /// Asks for the continuation of a prompt. The reply is stopped when what is returned is dropped
     /// before its end.
     pub fn submit(&self, request: &Generation) -> Result<Answer<'_>, EngineError> {
-        let call = self.call(Request::Generate(request.clone()))?;
+        let call = self.call(Request::Generate(Box::new(request.clone())))?;
         Ok(Answer { engine: self, call, is_over: false })
     }
 

@@ -1,9 +1,11 @@
 //! Who gets a free slot, and which: the one that holds the longest beginning of the prompt.
 
+use std::sync::Arc;
+
 use super::slot::{Slot, Task, Work};
 use super::{Emit, Scheduler};
 use crate::engine::frames::{Event, Failure, Reason};
-use crate::engine::llama::{Context, Token};
+use crate::engine::llama::{Context, Steered, Token};
 
 /// A saved state is read only when it saves this many tokens of computation.
 const RESTORE_TOKENS_MIN: usize = 32;
@@ -39,27 +41,32 @@ impl Scheduler {
                 self.vacate(index);
                 (index, 0)
             }
-            Work::Generate(_) => self.slot_for(&task.tokens),
+            Work::Generate(_) => self.slot_for(&task.tokens, &task.steered),
         };
         let slot = &mut self.slots[index];
         if let Work::Generate(reply) = &mut task.work {
             reply.admit(slot.held.len(), restored);
         }
         task.progress.from = slot.held.len();
+        slot.steered = Arc::clone(&task.steered);
         slot.used_at = self.clock;
         slot.task = Some(task);
     }
 
     /// A free slot that holds as much of the prompt's beginning as there is to have, and nothing
     /// else. Returns how many of its tokens came from a file.
-    fn slot_for(&mut self, prompt: &[Token]) -> (usize, usize) {
-        let shared = |slot: &Slot, context: &Context| slot.shared_beginning(prompt, context);
+    fn slot_for(&mut self, prompt: &[Token], steered: &Arc<Steered>) -> (usize, usize) {
+        let shared = |slot: &Slot, context: &Context| {
+            if slot.steered == *steered { slot.shared_beginning(prompt, context) } else { 0 }
+        };
         // Of equals the free one: there nothing has to be copied.
         let (source, held) = (0..self.slots.len())
             .map(|index| (index, shared(&self.slots[index], &self.context)))
             .max_by_key(|(index, held)| (*held, self.slots[*index].task.is_none()))
             .unwrap_or((0, 0));
-        if let Some((tokens, state)) = self.saved_beyond(prompt, held + RESTORE_TOKENS_MIN) {
+        if steered.is_none()
+            && let Some((tokens, state)) = self.saved_beyond(prompt, held + RESTORE_TOKENS_MIN)
+        {
             let index = self.least_recent(None);
             self.vacate(index);
             let slot = &mut self.slots[index];

@@ -19,16 +19,22 @@ mod reply;
 mod side_by_side_tests;
 mod slot;
 mod states;
+#[cfg(test)]
+mod steering_tests;
 mod step;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::frames::{Done, Event, Failure, Generation, Prompt, Status};
-use super::llama::{AbortFlag, Batch, Context, LlamaError, Token, TokenizeOptions};
+use super::llama::{
+    AbortFlag, Adapters, Batch, Context, Infill, LlamaError, Steered, Token, TokenizeOptions,
+};
 use super::options::{OptionError, Speculation};
 use super::speculate::{DraftModel, Learned, STEP_TOKENS_MAX};
+use super::steering::Steering;
 use measure::Measure;
 use pace::Pace;
 use queue::Queue;
@@ -49,6 +55,9 @@ pub struct Scheduler {
     slots: Vec<Slot>,
     queue: Queue,
     states: Option<States>,
+    adapters: Option<Adapters>,
+    /// The adapters that are set on the context.
+    steered: Arc<Steered>,
     batch: Batch,
     pace: Pace,
     /// What guessing taught, and whether a guessed token's row is that of the token alone.
@@ -72,6 +81,8 @@ impl Scheduler {
             slots,
             queue: Queue::new(queue_max),
             states: None,
+            adapters: None,
+            steered: Arc::default(),
             batch: Batch::default(),
             pace: Pace::default(),
             learned: Learned::default(),
@@ -86,6 +97,12 @@ impl Scheduler {
     #[must_use]
     pub fn with_states(self, states: States) -> Self {
         Self { states: Some(states), ..self }
+    }
+
+    /// Lets requests name adapters and control vectors.
+    #[must_use]
+    pub fn with_adapters(self, adapters: Adapters) -> Self {
+        Self { adapters: Some(adapters), ..self }
     }
 
     /// Lets a small model guess.
@@ -122,8 +139,10 @@ impl Scheduler {
         if self.may_guess(request) {
             reply.guess_with(request.speculation, &self.learned);
         }
+        let steered = self.steered(&request.steering)?;
         let work = Work::Generate(Box::new(reply));
-        self.queue.push(request.client, Task::new(call, tokens, started, work))
+        let task = Task { steered, ..Task::new(call, tokens, started, work) };
+        self.queue.push(request.client, task)
     }
 
     /// Asks for the natural logarithm of the probability of each token from index `from` (at least
@@ -288,9 +307,26 @@ impl Scheduler {
                 self.tokenize(text, options)?
             }
             Prompt::Tokens(tokens) => tokens.clone(),
+            Prompt::Infill { prefix, suffix } => {
+                let (prefix, suffix) = (prefix.clone(), suffix.clone());
+                let infill = Infill { prefix, suffix, ..Infill::default() };
+                infill.prompt(self.context.vocabulary())?
+            }
         };
         self.check_tokens(&tokens)?;
         Ok(tokens)
+    }
+
+    /// The adapters and control vectors of a request, read and checked.
+    fn steered(&mut self, steering: &Steering) -> Result<Arc<Steered>, Failure> {
+        if steering.is_empty() {
+            return Ok(Arc::default());
+        }
+        steering.check()?;
+        let Some(adapters) = &mut self.adapters else {
+            return Err(Failure::Request("adapters cannot be used here".to_owned()));
+        };
+        Ok(Arc::new(adapters.resolve(steering)?))
     }
 
     fn check_tokens(&self, tokens: &[Token]) -> Result<(), Failure> {
@@ -323,11 +359,22 @@ impl From<LlamaError> for Failure {
             | LlamaError::Pattern(_)
             | LlamaError::Token { .. }
             | LlamaError::NoTokenizer
+            | LlamaError::Infill(_)
+            | LlamaError::Adapter { .. }
+            | LlamaError::NoClassifier
+            | LlamaError::EmptyText
+            | LlamaError::NoInfill
+            | LlamaError::NoInfillFiles
+            | LlamaError::NothingToChoose
+            | LlamaError::NothingFollows
+            | LlamaError::Grammar(_)
             | LlamaError::TextTooLong(_) => Self::Request(error.to_string()),
             LlamaError::ContextFull { .. }
             | LlamaError::Batch { .. }
             | LlamaError::Decode { .. }
             | LlamaError::NoLogits(_)
+            | LlamaError::NoEmbedding
+            | LlamaError::Steering(_)
             | LlamaError::Sampler => Self::Compute(error.to_string()),
         }
     }

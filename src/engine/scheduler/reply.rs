@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::ms_since;
 use crate::engine::frames::{Done, Event, Failure, Generation, Reason};
-use crate::engine::llama::{Context, Sampler, Token, Vocabulary};
+use crate::engine::llama::{Context, Sampler, TOP_LOGPROBS_MAX, Token, Vocabulary};
 use crate::engine::options::Speculation;
 use crate::engine::speculate::{Learned, Others, Outcome, Speculator};
 use crate::engine::stop::StopFilter;
@@ -20,6 +20,8 @@ pub(super) struct Reply {
     tokens_max: Option<u32>,
     ignore_end: bool,
     special: bool,
+    /// How many of the likeliest tokens are told of with each token.
+    logprobs: Option<usize>,
     /// Whether the beginning of a full context may go.
     shifts: bool,
     done: Done,
@@ -48,10 +50,14 @@ impl Reply {
         started: Instant,
     ) -> Result<Self, Failure> {
         request.sampling.check()?;
+        if request.logprobs.is_some_and(|top| top as usize > TOP_LOGPROBS_MAX) {
+            let reason = format!("logprobs: more than {TOP_LOGPROBS_MAX} tokens");
+            return Err(Failure::Request(reason));
+        }
         let filter = StopFilter::new(&request.stop)?;
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
         let vocabulary = context.vocabulary().clone();
-        let sampler = Sampler::new(&request.sampling, seed, context.context_tokens())?;
+        let sampler = Sampler::new(&request.sampling, seed, &vocabulary, context.context_tokens())?;
         Ok(Self {
             vocabulary,
             sampler,
@@ -60,6 +66,7 @@ impl Reply {
             tokens_max: request.tokens_max,
             ignore_end: request.ignore_end,
             special: request.special,
+            logprobs: request.logprobs.map(|top| top as usize),
             shifts: request.shift,
             done: Done { prompt_tokens: prompt_tokens as u32, seed, ..Done::cancelled() },
             started,
@@ -174,7 +181,13 @@ impl Reply {
         logits: &mut [f32],
         send: &mut dyn FnMut(Event),
     ) -> Result<Option<Reason>, Failure> {
-        let token = self.sampler.sample(logits)?;
+        let (token, logprobs) = match self.logprobs {
+            None => (self.sampler.sample(logits)?, None),
+            Some(top) => {
+                let (token, logprobs) = self.sampler.sample_with_logprobs(logits, top)?;
+                (token, Some(Box::new(logprobs)))
+            }
+        };
         if self.first_token.is_none() {
             self.done.first_token_ms = Some(ms_since(self.started));
             self.first_token = Some(Instant::now());
@@ -187,9 +200,13 @@ impl Reply {
         self.sampled.push(token);
         // The event leaves before the next computation, so that the reader works while it runs.
         let (text, stopped) = self.write(token)?;
-        send(Event::Token { id: Some(token), text });
+        send(Event::Token { id: Some(token), text, logprobs });
         if stopped {
             return Ok(Some(Reason::Stop));
+        }
+        // Nothing but an end could follow, so that none need be computed.
+        if self.sampler.is_complete() {
+            return Ok(Some(Reason::EndOfText));
         }
         let is_full = self.tokens_max == Some(self.done.generated_tokens);
         Ok(is_full.then_some(Reason::Length))
@@ -217,7 +234,7 @@ impl Reply {
         if reason != Reason::Stop {
             let text = self.held_back();
             if !text.is_empty() {
-                send(Event::Token { id: None, text });
+                send(Event::Token { id: None, text, logprobs: None });
             }
         }
         send(Event::Done(self.done));

@@ -1,11 +1,12 @@
 //! A slot: one sequence of the context, the tokens that it holds, and the request that uses it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::measure::Measure;
 use super::reply::Reply;
 use super::states::{StateError, States};
-use crate::engine::llama::{Context, Sequence, Token};
+use crate::engine::llama::{Context, Sequence, Steered, Token};
 
 /// The least step of progress that is told.
 const PROGRESS_STEP: f32 = 0.01;
@@ -21,6 +22,8 @@ pub(super) struct Slot {
     /// Whether tokens were cut out of the middle: what is left was computed in their sight, so no
     /// prompt may build on it.
     pub(super) is_shifted: bool,
+    /// With which adapters its tokens were computed.
+    pub(super) steered: Arc<Steered>,
     /// How many of the held tokens the last saved state has.
     saved: usize,
 }
@@ -31,6 +34,8 @@ pub(super) struct Task {
     pub(super) call: u64,
     /// The prompt, or the tokens to measure.
     pub(super) tokens: Vec<Token>,
+    /// The adapters that it wants.
+    pub(super) steered: Arc<Steered>,
     /// When it came.
     pub(super) started: Instant,
     pub(super) work: Work,
@@ -40,7 +45,8 @@ pub(super) struct Task {
 
 impl Task {
     pub(super) fn new(call: u64, tokens: Vec<Token>, started: Instant, work: Work) -> Self {
-        Self { call, tokens, started, work, progress: Progress::default(), cancelled: false }
+        let (steered, progress) = (Arc::default(), Progress::default());
+        Self { call, tokens, steered, started, work, progress, cancelled: false }
     }
 }
 
@@ -81,6 +87,7 @@ impl Slot {
             task: None,
             used_at: 0,
             is_shifted: false,
+            steered: Arc::default(),
             saved: 0,
         }
     }
@@ -166,7 +173,12 @@ impl Slot {
         context: &mut Context,
         states: &mut States,
     ) -> Result<bool, StateError> {
-        if self.is_shifted || self.held.len() <= self.saved || !States::is_worth(self.held.len()) {
+        // What other adapters computed is of no use under the same prompt.
+        if !self.steered.is_none()
+            || self.is_shifted
+            || self.held.len() <= self.saved
+            || !States::is_worth(self.held.len())
+        {
             return Ok(false);
         }
         let state = context.save(self.sequence);

@@ -1,11 +1,12 @@
 //! One step: a batch is filled, computed, and what came of it goes to the requests.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::slot::{Slot, Work};
 use super::{Emit, Scheduler, ms_since};
 use crate::engine::frames::{Event, Failure, Reason};
-use crate::engine::llama::{Context, LlamaError, Token};
+use crate::engine::llama::{Context, LlamaError, Steered, Token};
 use crate::engine::speculate::Others;
 
 /// What a batch holds of one slot.
@@ -28,13 +29,14 @@ impl Scheduler {
     /// Admits what waits, computes one batch and tells what happened. Does nothing when idle.
     pub fn step(&mut self, emit: Emit<'_>) {
         self.admit(emit);
-        let parts = self.fill();
+        let steered = self.steered_next();
+        let parts = self.fill(&steered);
         if parts.is_empty() {
             return;
         }
         self.clock += 1;
         let started = Instant::now();
-        match self.context.compute(&mut self.batch) {
+        match self.steer(steered).and_then(|()| self.context.compute(&mut self.batch)) {
             Ok(()) => {
                 let computed = started.elapsed();
                 let read = parts.iter().filter(|part| part.is_prompt).map(|part| part.tokens);
@@ -62,13 +64,34 @@ impl Scheduler {
         }
     }
 
-    /// Fills the batch: the next token of each reply, then prompts in the order they came.
-    fn fill(&mut self) -> Vec<Part> {
+    /// The adapters of the next step: those of the slot that waited longest. llama.cpp sets them for
+    /// a whole batch, so that requests with others wait for theirs.
+    fn steered_next(&self) -> Arc<Steered> {
+        let busy = self.slots.iter().filter(|slot| slot.task.is_some());
+        let longest = busy.min_by_key(|slot| slot.used_at);
+        longest.map_or_else(|| Arc::clone(&self.steered), |slot| Arc::clone(&slot.steered))
+    }
+
+    fn steer(&mut self, steered: Arc<Steered>) -> Result<(), LlamaError> {
+        if self.steered == steered {
+            return Ok(());
+        }
+        if let Some(adapters) = &self.adapters {
+            adapters.apply(&mut self.context, &steered)?;
+        }
+        self.steered = steered;
+        Ok(())
+    }
+
+    /// Fills the batch with what wants these adapters: the next token of each reply, then prompts in
+    /// the order they came.
+    fn fill(&mut self, steered: &Arc<Steered>) -> Vec<Part> {
         self.batch.clear();
         let mut parts = Vec::new();
         let mut rows_left = self.context.outputs_max();
         let mut replies: Vec<usize> =
             (0..self.slots.len()).filter(|&index| self.slots[index].is_generating()).collect();
+        replies.retain(|&index| self.slots[index].steered == *steered);
         // More replies than rows of logits take turns.
         replies.sort_by_key(|&index| self.slots[index].used_at);
         replies.truncate(rows_left.min(self.context.batch_tokens()));
@@ -77,6 +100,7 @@ impl Scheduler {
                 let slot = &self.slots[index];
                 slot.task.as_ref().is_some_and(|task| slot.held.len() < task.tokens.len())
                     && !slot.is_generating()
+                    && slot.steered == *steered
             })
             .collect();
         prompts.sort_by_key(|&index| self.slots[index].task.as_ref().map(|task| task.started));

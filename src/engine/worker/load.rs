@@ -17,8 +17,8 @@ use crate::engine::experts::layout::Layout;
 use crate::engine::experts::{self, ExpertReader};
 use crate::engine::frames::{DeviceInfo, Failure, LoadInfo, MemoryUse, SpecialToken};
 use crate::engine::llama::{
-    AbortFlag, Backend, Context, DeviceKind, Line, LogLevel, Model, Observer, Token, Vocabulary,
-    devices,
+    AbortFlag, Adapters, Backend, Context, DeviceKind, Line, LogLevel, Model, Observer, Token,
+    Vocabulary, devices,
 };
 use crate::engine::options::{ContextOptions, LoadRequest, ModelOptions};
 use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
@@ -98,7 +98,8 @@ pub(super) fn load(
     let scheduler = if request.model.vocabulary_only {
         None
     } else {
-        let scheduler = open_scheduler(&model, request, inbox, reader)?;
+        let scheduler = open_scheduler(&model, request, inbox, reader)?
+            .with_adapters(Adapters::new(&model, &request.path));
         Some(match open_states(request) {
             Ok(Some(states)) => scheduler.with_states(states),
             Ok(None) => scheduler,
