@@ -75,7 +75,8 @@ fn logits(file: &Path, reads_experts: bool) -> (Vec<Vec<f32>>, Option<ExpertCoun
     let observer = reads_experts.then(|| {
         let reader = ExpertReader::new(&model, &layout, &files).unwrap();
         counters = Some(reader.counters());
-        Box::new(reader.with_budget_at_most(BUDGET_BYTES)) as Box<dyn Observer>
+        let reader = reader.with_pinned(&layout).with_budget_at_most(BUDGET_BYTES);
+        Box::new(reader) as Box<dyn Observer>
     });
     let options = ContextOptions::with_threads(1);
     let mut context = Context::new(&model, &options, 256, AbortFlag::default(), observer).unwrap();

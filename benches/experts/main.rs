@@ -74,7 +74,7 @@ fn compare(folder: &Path, arguments: &[String], printer: &Printer) -> Result<(),
             let mut results: Vec<(&str, Vec<Run>)> = Vec::new();
             for _ in 0..rounds {
                 for (program, command) in sides(&file, tokens) {
-                    let measured = run(command, &group)?;
+                    let measured = run(&command, &group)?;
                     match results.iter_mut().find(|(known, _)| *known == program) {
                         Some((_, runs)) => runs.push(measured),
                         None => results.push((program, vec![measured])),

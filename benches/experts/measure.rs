@@ -77,7 +77,7 @@ impl Drop for ReadAhead {
 }
 
 /// Runs a command in a group, with nothing of any file in memory.
-pub(crate) fn run(command: Command, group: &Group) -> Result<Run, String> {
+pub(crate) fn run(command: &Command, group: &Group) -> Result<Run, String> {
     Command::new("sync").status().map_err(|error| format!("sync: {error}"))?;
     write(Path::new("/proc/sys/vm/drop_caches"), "1")?;
     // A shell enters the group before it becomes the program.

@@ -59,7 +59,7 @@ pub(crate) fn write(path: &Path, skew: f32) -> Result<(), WriteError> {
         }
         writer.finish_tensor()?;
     }
-    writer.finish()?.into_inner().map_err(|error| error.into_error())?.sync_all()?;
+    writer.finish()?.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     Ok(())
 }
 

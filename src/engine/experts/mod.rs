@@ -14,6 +14,7 @@
 
 pub mod cache;
 pub mod counters;
+mod layer;
 pub mod layout;
 pub mod memory;
 mod pool;

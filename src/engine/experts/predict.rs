@@ -7,7 +7,6 @@
 #[derive(Debug, Clone, Default)]
 pub struct Router {
     weights: Vec<f32>,
-    bias: Vec<f32>,
     width: usize,
 }
 
@@ -25,12 +24,7 @@ impl Router {
     /// A router of rows of `width` weights. None when the numbers do not make whole rows.
     pub fn new(weights: Vec<f32>, width: usize) -> Option<Self> {
         let fits = width > 0 && !weights.is_empty() && weights.len().is_multiple_of(width);
-        fits.then_some(Self { weights, bias: Vec::new(), width })
-    }
-
-    /// Adds a bias for each expert.
-    pub fn with_bias(self, bias: Vec<f32>) -> Self {
-        Self { bias, ..self }
+        fits.then_some(Self { weights, width })
     }
 
     /// Experts to choose from.
@@ -46,9 +40,6 @@ impl Router {
         let rows = self.weights.chunks_exact(self.width);
         let mut scores: Vec<(f32, usize)> =
             rows.enumerate().map(|(expert, row)| (dot(row, hidden), expert)).collect();
-        for ((score, _), bias) in scores.iter_mut().zip(&self.bias) {
-            *score += bias;
-        }
         let deviation = deviation(scores.iter().map(|(score, _)| *score));
         scores.sort_unstable_by(|left, right| right.0.total_cmp(&left.0));
         let runner_up = scores[used].0;
@@ -97,8 +88,6 @@ mod tests {
         let step = 1.0 / (63.0_f32 / 12.0).sqrt();
         assert!((guesses[0].lead - 2.0 * step).abs() < 1e-4, "{guesses:?}");
         assert!((guesses[1].lead - step).abs() < 1e-4);
-        let biased = router.with_bias(vec![1000.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
-        assert_eq!(biased.guess(&[1.0; 19], 1)[0].expert, 0);
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::time::Instant;
 
 use super::cache::{Cache, State};
 use super::counters::Counters;
-use super::layout::{Extent, LayerLayout, Layout, Part};
+use super::layer::{Layer, address, router_product};
+use super::layout::{Extent, Layout};
 use super::memory::Memory;
 use super::pool::{Done, Job, Pool};
 use super::predict::Router;
 use super::trial::Trial;
-use crate::engine::llama::{Model, Observer, Overlay, Span, TensorView};
+use crate::engine::llama::{Model, Observer, Overlay, Span, Staging, TensorView};
 
 /// Threads that read: enough to keep a drive busy, few enough to leave the cores alone.
 const THREADS: usize = 4;
@@ -33,6 +34,10 @@ const CHECK_STEPS: u64 = 16;
 
 /// In the first steps the kernel may still be reading ahead what loading made it read.
 const UNCACHED_STEPS: u64 = 64;
+
+/// Nodes of the graph (about a thousand a token) between looks at the memory that is left while
+/// everything is there.
+const IDLE_NODES: u32 = 1 << 16;
 
 /// Failed reads after which the kernel gets everything back.
 const FAILURES_MAX: u64 = 3;
@@ -72,26 +77,8 @@ pub struct ExpertReader {
     /// Room that experts never exceed, whatever memory is left.
     budget_bytes_max: u64,
     is_off: bool,
-}
-
-/// A layer as the computation shows it.
-#[derive(Debug)]
-struct Layer {
-    block: u32,
-    first: usize,
-    experts: usize,
-    parts: Vec<LayerPart>,
-    router: Option<Router>,
-    /// Nothing of it is read by us: its weights are not where the file is mapped.
-    is_foreign: bool,
-}
-
-#[derive(Debug)]
-struct LayerPart {
-    address: usize,
-    slice_bytes: usize,
-    /// The node that comes right before the product with these weights: the last moment to wait.
-    before: Option<String>,
+    /// Nodes that passed while it was off.
+    idle_nodes: u32,
 }
 
 /// One expert's way into memory.
@@ -145,9 +132,9 @@ impl ExpertReader {
             fixed_bytes: layout.fixed_bytes(),
             budget_bytes_max: u64::MAX,
             is_off: false,
+            idle_nodes: 0,
         };
-        reader.pin(layout);
-        reader.uncache();
+        reader.take_over(layout);
         Ok(reader)
     }
 
@@ -162,9 +149,9 @@ impl ExpertReader {
         Arc::clone(&self.counters)
     }
 
-    /// Locks what every token needs, as far as the system lets us, and stops the kernel from reading
-    /// around what is touched now and then.
-    fn pin(&self, layout: &Layout) {
+    /// Takes the experts out of the kernel's hands, and stops it from reading around what is
+    /// touched now and then.
+    fn take_over(&self, layout: &Layout) {
         for part in layout.parts() {
             self.each_span(part.extent, &|overlay, span| overlay.without_read_ahead(span));
             self.each_span(part.extent, &|overlay, span| overlay.unmap(span));
@@ -172,6 +159,13 @@ impl ExpertReader {
         if let Some(embedding) = layout.embedding {
             self.each_span(embedding, &|overlay, span| overlay.without_read_ahead(span));
         }
+        self.uncache();
+    }
+
+    /// Locks what every token needs, as far as half of the memory and the system's limit go. Not
+    /// for models of which a device has taken parts.
+    #[must_use]
+    pub fn with_pinned(self, layout: &Layout) -> Self {
         let budget = self.memory.spare_bytes(0).unwrap_or(0) / 2;
         let mut locked = 0;
         for extent in &layout.fixed {
@@ -180,6 +174,7 @@ impl ExpertReader {
                 break;
             }
         }
+        self
     }
 
     /// Drops experts from the page cache: they would be in the way of what is read past it, and a
@@ -203,6 +198,23 @@ impl ExpertReader {
         (!self.layers[layer].is_foreign).then_some(layer)
     }
 
+    /// While everything is in memory, only whether there still is room for it is looked at, and
+    /// seldom. Nothing is computed while a node is asked about, so memory may be given back.
+    fn is_time_to_look(&mut self) -> bool {
+        self.idle_nodes += 1;
+        if self.has_given_up() || self.idle_nodes < IDLE_NODES {
+            return false;
+        }
+        self.idle_nodes = 0;
+        self.check_memory();
+        self.is_off = self.cache.is_complete();
+        !self.is_off
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.counters.failures.load(Ordering::Relaxed) > FAILURES_MAX
+    }
+
     /// Whether the computation must stop behind a node, because the next one needs what is still
     /// being read.
     fn is_barrier(&self, name: &str) -> bool {
@@ -218,7 +230,7 @@ impl ExpertReader {
     }
 
     /// Learns from a product with experts where its weights are and what comes right before it.
-    fn learn(&mut self, tensor: &TensorView<'_>) {
+    fn learn(&mut self, tensor: TensorView<'_>) {
         let address = tensor.input(0).and_then(|weights| weights.address());
         let layer = &mut self.layers[self.current];
         match layer.parts.iter_mut().find(|part| Some(part.address) == address) {
@@ -232,7 +244,7 @@ impl ExpertReader {
     }
 
     /// A layer has chosen.
-    fn on_choice(&mut self, layer: usize, tensor: &TensorView<'_>) {
+    fn on_choice(&mut self, layer: usize, tensor: TensorView<'_>) {
         let Some(chosen) = tensor.integers() else { return };
         let tokens = (tensor.dimensions()[1] as usize).max(1);
         while let Some(done) = self.pool.poll() {
@@ -270,7 +282,8 @@ impl ExpertReader {
 
     fn begin_step(&mut self, tokens: usize) {
         let elapsed = self.step_began.elapsed().as_secs_f64();
-        if self.step_tokens > 0 && self.step_tokens <= GUESSED_TOKENS_MAX && self.needed.len() > 0 {
+        if self.step_tokens > 0 && self.step_tokens <= GUESSED_TOKENS_MAX && !self.needed.is_empty()
+        {
             self.trial.record(elapsed);
         }
         if self.step_tokens > GUESSED_TOKENS_MAX && tokens <= GUESSED_TOKENS_MAX {
@@ -297,7 +310,7 @@ impl ExpertReader {
         self.cache.set_budget(budget.min(self.budget_bytes_max));
         while self.cache.is_over_budget() {
             let Some(victim) = self.cache.victim(self.clock) else { break };
-            self.give_back(victim, &mut Vec::new());
+            self.give_back(victim, &mut []);
         }
         self.counters.budget_bytes.store(self.cache.budget_bytes(), Ordering::Relaxed);
         self.counters.held_bytes.store(self.cache.used_bytes(), Ordering::Relaxed);
@@ -368,14 +381,15 @@ impl ExpertReader {
             match self.cache.victim(self.clock) {
                 Some(victim) => {
                     let same = self.spans_of(victim).eq(spans.iter().map(|span| span.bytes));
-                    let mut none = Vec::new();
-                    self.give_back(victim, if same { &mut reusable } else { &mut none });
+                    self.give_back(victim, if same { &mut reusable } else { &mut [] });
                 }
                 None => has_space = false,
             }
         }
         if !has_space {
-            reusable.into_iter().for_each(|room| self.overlay.leave(room));
+            for room in reusable {
+                self.overlay.leave(room);
+            }
             return false;
         }
         self.cache.begin(expert, is_passing);
@@ -398,7 +412,7 @@ impl ExpertReader {
     }
 
     /// Gives an expert's memory back, or to the rooms of one that comes.
-    fn give_back(&mut self, expert: usize, rooms: &mut Vec<crate::engine::llama::Staging>) {
+    fn give_back(&mut self, expert: usize, rooms: &mut [Staging]) {
         let layer = &self.layers[self.experts[expert].layer];
         for (part, span) in layer.spans(expert - layer.first).enumerate() {
             if self.overlay.give_back(span, rooms.get_mut(part)).is_err() {
@@ -422,7 +436,7 @@ impl ExpertReader {
         self.cache.arrive(done.expert);
         if std::mem::take(&mut expert.has_failed) {
             Counters::add(&self.counters.failures, 1);
-            self.give_back(done.expert, &mut Vec::new());
+            self.give_back(done.expert, &mut []);
         }
     }
 
@@ -452,7 +466,7 @@ impl ExpertReader {
         }
     }
 
-    fn learn_router(&mut self, layer: usize, tensor: &TensorView<'_>) -> Option<Vec<f32>> {
+    fn learn_router(&mut self, layer: usize, tensor: TensorView<'_>) -> Option<Vec<f32>> {
         let product = router_product(tensor)?;
         if self.layers[layer].router.is_none() {
             let weights = product.input(0)?;
@@ -463,7 +477,7 @@ impl ExpertReader {
     }
 
     /// Begins to read what the next layer will probably choose.
-    fn guess(&mut self, layer: usize, tensor: &TensorView<'_>) {
+    fn guess(&mut self, layer: usize, tensor: TensorView<'_>) {
         let Some(hidden) = self.learn_router(layer, tensor) else { return };
         let Some(next) = self.layers.get(layer + 1).filter(|next| !next.is_foreign) else {
             return;
@@ -484,12 +498,12 @@ impl ExpertReader {
 
 impl Observer for ExpertReader {
     fn wants(&mut self, tensor: &TensorView<'_>) -> bool {
-        if self.is_off {
+        if self.is_off && !self.is_time_to_look() {
             return false;
         }
         let name = tensor.name();
         if tensor.is_expert_product() {
-            self.learn(tensor);
+            self.learn(*tensor);
         }
         let wanted = self.choice(name).is_some() || self.is_barrier(name);
         self.last_name.clear();
@@ -499,7 +513,7 @@ impl Observer for ExpertReader {
 
     fn observe(&mut self, tensor: &TensorView<'_>) -> bool {
         match self.choice(tensor.name()) {
-            Some(layer) => self.on_choice(layer, tensor),
+            Some(layer) => self.on_choice(layer, *tensor),
             None => {
                 for part in 0..self.layers[self.current].parts.len() {
                     let before = self.layers[self.current].parts[part].before.as_deref();
@@ -510,81 +524,11 @@ impl Observer for ExpertReader {
             }
         }
         // When everything is there, or nothing can be read, nobody need be asked any more.
-        let failures = self.counters.failures.load(Ordering::Relaxed);
-        if self.cache.is_complete() || failures > FAILURES_MAX {
-            self.is_off = true;
-        }
+        self.is_off = self.cache.is_complete() || self.has_given_up();
         true
     }
 
     fn as_any(&mut self) -> &mut dyn std::any::Any {
         self
     }
-}
-
-impl Layer {
-    fn new(layout: &LayerLayout, first: usize, overlay: &Overlay) -> Self {
-        let parts: Option<Vec<LayerPart>> =
-            layout.parts.iter().map(|part| LayerPart::new(part, overlay)).collect();
-        let is_foreign = parts.is_none();
-        let LayerLayout { block, experts, .. } = *layout;
-        let parts = parts.unwrap_or_default();
-        Self { block, first, experts, parts, router: None, is_foreign }
-    }
-
-    /// Whole pages of one expert's slice of a part.
-    fn span(&self, expert: usize, part: usize) -> Span {
-        let LayerPart { address, slice_bytes, .. } = self.parts[part];
-        Span::within(address + expert * slice_bytes, slice_bytes)
-    }
-
-    fn spans(&self, expert: usize) -> impl Iterator<Item = Span> + '_ {
-        (0..self.parts.len()).map(move |part| self.span(expert, part))
-    }
-
-    /// The pages that a slice shares with its neighbours.
-    fn ends(&self, expert: usize) -> impl Iterator<Item = Option<[Span; 2]>> + '_ {
-        self.parts.iter().enumerate().map(move |(part, layer_part)| {
-            let (inner, slice_bytes) = (self.span(expert, part), layer_part.slice_bytes);
-            let outer = Span::around(layer_part.address + expert * slice_bytes, slice_bytes);
-            let (start, end) = (inner.address, inner.address + inner.bytes);
-            let before = Span { address: outer.address, bytes: start - outer.address };
-            let after = Span { address: end, bytes: outer.address + outer.bytes - end };
-            (before.bytes + after.bytes > 0).then_some([before, after])
-        })
-    }
-}
-
-impl LayerPart {
-    /// None when the slices are not mapped, or too small to hold a page each.
-    fn new(part: &Part, overlay: &Overlay) -> Option<Self> {
-        let address = address(overlay, part.extent)?;
-        let slice_bytes = usize::try_from(part.slice_bytes).ok()?;
-        let is_large = slice_bytes >= 2 * crate::engine::llama::page_bytes();
-        is_large.then_some(Self { address, slice_bytes, before: None })
-    }
-}
-
-/// Where an extent of a file is mapped.
-fn address(overlay: &Overlay, extent: Extent) -> Option<usize> {
-    let mapping = overlay.mappings().iter().find(|mapping| {
-        mapping.file == extent.file
-            && mapping.offset <= extent.offset
-            && extent.offset + extent.bytes <= mapping.offset + mapping.bytes as u64
-    })?;
-    Some(mapping.address + (extent.offset - mapping.offset) as usize)
-}
-
-/// The product of the router with the hidden state that a choice came from.
-fn router_product<'a>(choice: &TensorView<'a>) -> Option<TensorView<'a>> {
-    /// Nodes between the router and the choice: softmax, bias, groups, sorting.
-    const NODES_MAX: usize = 8;
-    let mut node = *choice;
-    for _ in 0..NODES_MAX {
-        if node.is_product() {
-            return Some(node);
-        }
-        node = node.input(0)?;
-    }
-    None
 }

@@ -78,7 +78,9 @@ pub(super) fn load(
     let backend = Backend::get();
     let mark = backend.mark();
     let available = hardware::memory().available_bytes;
-    let reads_experts = experts::decide(&request.model, layout.as_ref(), available);
+    let has_gpu = device_infos().iter().any(|device| device.is_gpu);
+    let reads_experts = experts::decide(&request.model, layout.as_ref(), available)
+        && (!has_gpu || keeps_experts(&request.model));
     let options = ModelOptions {
         // A repacked copy is not the file's: it can neither be dropped nor read again.
         repack: request.model.repack && !reads_experts,
@@ -89,9 +91,9 @@ pub(super) fn load(
         !lock(inbox).is_pointless()
     })?;
     let reader = layout.filter(|_| reads_experts).and_then(|layout| {
-        let reader = ExpertReader::new(&model, &layout, &files);
         let told = |error| warnings.push(format!("experts are left to the page cache: {error}"));
-        reader.map_err(told).ok()
+        let reader = ExpertReader::new(&model, &layout, &files).map_err(told).ok()?;
+        Some(if has_gpu { reader } else { reader.with_pinned(&layout) })
     });
     let counters = reader.as_ref().map(ExpertReader::counters);
     let vocabulary = model.vocabulary();
@@ -118,6 +120,14 @@ pub(super) fn load(
     let info = account(&loaded, request, load_ms);
     warnings.extend(stretched(&info));
     Ok((loaded, LoadInfo { placement: placement(&lines), warnings, notes, ..info }))
+}
+
+/// Whether experts stay on the processor though there is a GPU.
+fn keeps_experts(options: &ModelOptions) -> bool {
+    options.cpu_experts
+        || options.gpu_layers == Some(0)
+        || !options.cpu_tensors.is_empty()
+        || !options.overrides.is_empty()
 }
 
 /// A context beyond what the model knows.
