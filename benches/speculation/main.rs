@@ -1,7 +1,7 @@
 //! What speculation wins and loses: five workloads on models that cost what real ones cost and say what is known.
 //!
 //! usage: `cargo bench --bench speculation -- make STORIES.gguf DIRECTORY` then
-//!        `cargo bench --bench speculation -- run DIRECTORY [ROUNDS [TOKENS]]`
+//!        `cargo bench --bench speculation -- run DIRECTORY [ROUNDS [TOKENS [WORKLOAD]]]`
 //!
 //! `make` writes four models of one shape (570 M weights, Q8_0) from the vocabulary of a small one:
 //! the small one itself, enlarged without changing what it computes (`stories`); and three whose weights are set by
@@ -28,13 +28,19 @@ fn main() -> ExitCode {
     let result = match words[..] {
         ["make", stories, directory] => shape::make(stories.as_ref(), directory.as_ref()),
         ["run", directory, ref rest @ ..] => {
-            let number = |index: usize, otherwise: usize| {
+            let number = |index: usize, otherwise: u32| {
                 rest.get(index).and_then(|word| word.parse().ok()).unwrap_or(otherwise)
             };
-            workloads::run(directory.as_ref(), number(0, 3), number(1, 300), &printer)
+            let only = rest.get(2).copied();
+            workloads::run(
+                directory.as_ref(),
+                (number(0, 3).max(1), number(1, 300)),
+                only,
+                &printer,
+            )
         }
         _ => {
-            printer.say("usage: cargo bench --bench speculation -- make STORIES.gguf DIRECTORY\n       cargo bench --bench speculation -- run DIRECTORY [ROUNDS [TOKENS]]");
+            printer.say("usage: cargo bench --bench speculation -- make STORIES.gguf DIRECTORY\n       cargo bench --bench speculation -- run DIRECTORY [ROUNDS [TOKENS [WORKLOAD]]]");
             return ExitCode::SUCCESS;
         }
     };

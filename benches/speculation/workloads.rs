@@ -2,14 +2,12 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use nfl::engine::llama::{
-    AbortFlag, Backend, Context, LlamaError, Model, Token, TokenizeOptions, argmax,
-};
-use nfl::engine::options::{ContextOptions, ModelOptions};
-use nfl::engine::speculate::{Counters, Learned, Others, Outcome, STEP_TOKENS_MAX, Speculator};
+use nfl::engine::frames::{Done, Event, Generation, Prompt};
+use nfl::engine::options::{ContextOptions, LoadRequest, ModelOptions, Speculation};
+use nfl::engine::process::Engine;
 use nfl::term::Printer;
 
 /// Name, model, prompt.
@@ -45,116 +43,77 @@ fn workloads() -> Vec<Workload> {
     ]
 }
 
-/// One reply.
-struct Reply {
-    tokens: Vec<Token>,
-    seconds: f64,
-    counters: Counters,
-}
-
-/// Runs all workloads and prints a line for each.
+/// Runs all workloads and prints two lines for each.
 pub(crate) fn run(
     directory: &Path,
-    rounds: usize,
-    tokens: usize,
+    (rounds, tokens): (u32, u32),
+    only: Option<&str>,
     printer: &Printer,
 ) -> Result<(), Box<dyn Error>> {
-    for (name, model, prompt) in workloads() {
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    for (name, model, prompt) in workloads().into_iter().filter(|(name, ..)| wanted(name)) {
         let path = directory.join(format!("{model}.gguf"));
-        let model = Model::load(Backend::get(), &path, &ModelOptions::default(), &mut |_| true)?;
-        let options = ContextOptions::with_threads(nfl::hardware::default_threads());
-        let mut context = Context::new(&model, &options, 2048, AbortFlag::default(), None)?;
-        context.set_steady_tokens(STEP_TOKENS_MAX);
-        let options = TokenizeOptions { add_special: true, parse_special: false };
-        let prompt = model.vocabulary().tokenize(&prompt, options)?;
-        let (mut without, mut with): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
-        let mut counters = Counters::default();
-        let mut text = Vec::new();
-        let mut equal = true;
-        for _ in 0..rounds {
-            let alone = reply(&mut context, &prompt, tokens, false)?;
-            let guessing = reply(&mut context, &prompt, tokens, true)?;
-            equal &= alone.tokens == guessing.tokens;
-            without.push(alone.seconds);
-            with.push(guessing.seconds);
-            counters = guessing.counters;
-            text = alone.tokens;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        let mut is_equal = true;
+        for round in 0..rounds {
+            // The first of a pair finds a colder machine: they take turns.
+            let order = [Speculation::Off, Speculation::Auto];
+            let order = if round % 2 == 0 { order } else { [order[1], order[0]] };
+            let mut texts = Vec::new();
+            for speculation in order {
+                let (text, done) = reply(&path, &prompt, tokens, speculation)?;
+                texts.push(text);
+                let side = if speculation == Speculation::Off { &mut without } else { &mut with };
+                side.push(done);
+            }
+            is_equal &= texts[0] == texts[1];
+            if round == 0 {
+                let shown: String = texts[0].chars().take(100).collect();
+                printer.line(&format!("{name:8} {shown:?}"))?;
+            }
         }
-        let (without, with) = (median(without), median(with));
-        let shown = model.vocabulary().pieces(&text, true)?;
-        let shown: String = String::from_utf8_lossy(&shown).chars().take(120).collect();
+        let rate = |done: &[Done]| median(done.iter().filter_map(Done::decode_rate).collect());
+        let (slow, fast, last) = (rate(&without), rate(&with), with[with.len() - 1]);
         printer.line(&format!(
-            "{name:8} {} + {tokens} tokens: {:.2} tokens/s without, {:.2} with: ratio {:.3}; {} of {} guesses held; {}",
-            prompt.len(),
-            tokens as f64 / without,
-            tokens as f64 / with,
-            without / with,
-            counters.accepted,
-            counters.drafted,
-            if equal { "same bytes" } else { "DIFFERENT BYTES" }
+            "         {} + {tokens} tokens: {slow:.2} tokens/s without, {fast:.2} with: ratio {:.3}; {} of {} guesses held; {}",
+            last.prompt_tokens,
+            fast / slow,
+            last.accepted_tokens,
+            last.drafted_tokens,
+            if is_equal { "same bytes" } else { "DIFFERENT BYTES" }
         ))?;
-        printer.line(&format!("         {shown:?}"))?;
     }
     Ok(())
 }
 
+/// One reply of a fresh worker, as `nfl run` gives it.
 fn reply(
-    context: &mut Context,
-    prompt: &[Token],
-    tokens: usize,
-    guesses: bool,
-) -> Result<Reply, LlamaError> {
-    context.clear();
-    let start = Instant::now();
-    let (whole, rest) = prompt.split_at(prompt.len() / 512 * 512);
-    for chunk in whole.chunks(512) {
-        context.decode(chunk, chunk.len() - usize::from(rest.is_empty()))?;
-    }
-    context.decode(rest, rest.len().saturating_sub(1))?;
-    let mut speculator = Speculator::new(&Learned::default(), true, false);
-    speculator.prompt(prompt, start.elapsed());
-    let first = argmax(context.logits_of_last()?) as Token;
-    speculator.prompt(&[first], Duration::ZERO);
-    let mut reply = vec![first];
-    let mut batch = Vec::new();
-    let start = Instant::now();
-    while reply.len() < tokens {
-        let step = Instant::now();
-        batch.clear();
-        batch.push(reply[reply.len() - 1]);
-        if guesses {
-            batch
-                .extend_from_slice(speculator.propose(tokens - reply.len() - 1, Others::default()));
+    path: &Path,
+    prompt: &str,
+    tokens: u32,
+    speculation: Speculation,
+) -> Result<(String, Done), Box<dyn Error>> {
+    let context = ContextOptions {
+        context_tokens: Some(2048),
+        ..ContextOptions::with_threads(nfl::hardware::default_threads())
+    };
+    let load = LoadRequest::new(path, ModelOptions::default(), context);
+    let program = Path::new(env!("CARGO_BIN_EXE_nfl"));
+    let engine = Engine::start(program, &load, &mut |_| ControlFlow::Continue(()))?;
+    let prompt = Prompt::Text { text: prompt.to_owned(), add_special: true, parse_special: false };
+    let request =
+        Generation { ignore_end: true, speculation, ..Generation::greedy(prompt, tokens) };
+    let mut text = String::new();
+    let done = engine.generate(&request, &mut |event| {
+        if let Event::Token { text: piece, .. } = event {
+            text.push_str(&piece);
         }
-        context.decode(&batch, 0)?;
-        let before = reply.len();
-        for row in 0..batch.len() {
-            let token = argmax(context.logits(row)?) as Token;
-            reply.push(token);
-            if batch.get(row + 1) != Some(&token) {
-                break;
-            }
-        }
-        let sampled = &reply[before..];
-        if sampled.len() < batch.len() {
-            assert!(context.truncate(0, prompt.len() + reply.len() - 1), "the cache can be cut");
-        }
-        speculator.outcome(&Outcome {
-            tokens: sampled,
-            guessed: batch.len() - 1,
-            others: Others::default(),
-            elapsed: step.elapsed(),
-            guessing: Duration::ZERO,
-        });
-    }
-    Ok(Reply {
-        tokens: reply,
-        seconds: start.elapsed().as_secs_f64(),
-        counters: speculator.counters(),
-    })
+        ControlFlow::Continue(())
+    })?;
+    Ok((text, done))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    f64::midpoint(values[(values.len() - 1) / 2], values[values.len() / 2])
 }
