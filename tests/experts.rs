@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nfl::engine::experts::ExpertReader;
 use nfl::engine::experts::counters::{Counters, ExpertCounts};
@@ -80,6 +81,11 @@ fn logits(file: &Path, reads_experts: bool) -> (Vec<Vec<f32>>, Option<ExpertCoun
     });
     let options = ContextOptions::with_threads(1);
     let mut context = Context::new(&model, &options, 256, AbortFlag::default(), observer).unwrap();
+    if let Some(observer) = context.observer() {
+        let reader = observer.as_any().downcast_mut::<ExpertReader>().unwrap();
+        reader.fill(Duration::from_secs(1));
+        assert!(reader.counters().counts().held_bytes > BUDGET_BYTES / 2, "the room is filled");
+    }
     let token = |index: usize| ((index * index * 31 + index * 7 + 1) % 397 + 3) as Token;
     let mut rows = Vec::new();
     for prompt in [0..48, 100..130] {

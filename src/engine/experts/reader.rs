@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::cache::{Cache, State};
 use super::counters::Counters;
@@ -38,6 +38,9 @@ const UNCACHED_STEPS: u64 = 64;
 /// Nodes of the graph (about a thousand a token) between looks at the memory that is left while
 /// everything is there.
 const IDLE_NODES: u32 = 1 << 16;
+
+/// What the buffers of the computation may still take at the beginning.
+const UNUSED_BYTES: u64 = 256 << 20;
 
 /// Failed reads after which the kernel gets everything back.
 const FAILURES_MAX: u64 = 3;
@@ -142,6 +145,35 @@ impl ExpertReader {
     #[must_use]
     pub fn with_budget_at_most(self, bytes: u64) -> Self {
         Self { budget_bytes_max: bytes, ..self }
+    }
+
+    /// Reads experts into the room there is, all layers alike, for as long as `limit`: a model that
+    /// was just loaded has none in memory, and the first tokens would wait for each. What is not
+    /// chosen goes first later.
+    pub fn fill(&mut self, limit: Duration) {
+        let began = Instant::now();
+        self.check_memory();
+        let most = self.layers.iter().map(|layer| layer.experts).max().unwrap_or(0);
+        'filling: for number in 0..most {
+            for layer in 0..self.layers.len() {
+                let Layer { first, experts, is_foreign, .. } = self.layers[layer];
+                if is_foreign || number >= experts {
+                    continue;
+                }
+                let expert = first + number;
+                if began.elapsed() > limit || self.cache.is_full_for(expert) {
+                    break 'filling;
+                }
+                self.fetch(expert, true, false);
+            }
+        }
+        while self.experts.iter().any(|expert| expert.pending != 0) {
+            match self.pool.wait() {
+                Some(done) => self.arrive(&done),
+                None => break,
+            }
+        }
+        self.counters.held_bytes.store(self.cache.used_bytes(), Ordering::Relaxed);
     }
 
     /// What has been done so far; stays readable while the model computes.
@@ -306,7 +338,11 @@ impl ExpertReader {
         }
         let held = self.cache.used_bytes();
         let Some(spare) = self.memory.spare_bytes(held) else { return };
-        let budget = (held + spare).saturating_sub(self.fixed_bytes);
+        let mut budget = (held + spare).saturating_sub(self.fixed_bytes);
+        if self.steps < 2 {
+            // Buffers of the computation are reserved, but take memory only when they are used.
+            budget -= UNUSED_BYTES.min(budget / 8);
+        }
         self.cache.set_budget(budget.min(self.budget_bytes_max));
         while self.cache.is_over_budget() {
             let Some(victim) = self.cache.victim(self.clock) else { break };

@@ -21,7 +21,7 @@ unsafe extern "C" {
 }
 
 impl Steady {
-    /// The switch of a context; None where it cannot be reached.
+    /// The switch of a context; None where it cannot be reached, or where other devices compute, too.
     ///
     /// # Safety
     /// The context must be alive; what is returned must not outlive it.
@@ -34,10 +34,12 @@ impl Steady {
             if scheduler.is_null() {
                 return None;
             }
-            (0..sys::ggml_backend_sched_get_n_backends(scheduler))
-                .map(|index| sys::ggml_backend_sched_get_backend(scheduler, index))
-                .find(|&backend| sys::ggml_backend_is_cpu(backend))
-                .map(Self)
+            // Rows from another device may differ whatever the CPU does.
+            if sys::ggml_backend_sched_get_n_backends(scheduler) != 1 {
+                return None;
+            }
+            let backend = sys::ggml_backend_sched_get_backend(scheduler, 0);
+            sys::ggml_backend_is_cpu(backend).then_some(Self(backend))
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nfl_models::Hint;
 use nfl_models::gguf::Gguf;
@@ -30,6 +30,9 @@ const LINES_MAX: usize = 64;
 
 /// Bytes of a tensor that are looked at, twice, to tell its model from others.
 const SAMPLE_BYTES: usize = 1024;
+
+/// How long a model that memory does not hold reads experts before it is ready.
+const FILL_LIMIT: Duration = Duration::from_secs(2);
 
 /// A loaded model.
 pub(super) struct Loaded {
@@ -60,7 +63,7 @@ pub(super) fn enter_cage(request: &LoadRequest) -> CageInfo {
     }
     cage::close(&Reach {
         model: request.path.clone(),
-        readable: request.readable.clone(),
+        readable: request.readable.iter().chain(&request.draft).cloned().collect(),
         writable,
         gpu: devices(Backend::get()).iter().any(|device| device.kind == DeviceKind::Gpu),
     })
@@ -198,6 +201,10 @@ fn open_scheduler(
     let observer = reader.map(|reader| Box::new(reader) as Box<dyn Observer>);
     let mut context =
         Context::new(model, &request.context, context_tokens, Arc::clone(&abort), observer)?;
+    let reader = context.observer().and_then(|one| one.as_any().downcast_mut::<ExpertReader>());
+    if let Some(reader) = reader {
+        reader.fill(FILL_LIMIT);
+    }
     let watched = Arc::clone(inbox);
     context.set_watch(Box::new(move || lock(&watched).is_pointless()));
     let scheduler = Scheduler::new(context, abort, request.context.queue_max as usize);
