@@ -75,9 +75,12 @@ install_packages() {
 have_libclang() {
   [ -n "${LIBCLANG_PATH:-}" ] && return 0
   if [ "$(uname)" = Darwin ]; then xcode-select -p >/dev/null 2>&1 || [ -d "$(brew --prefix llvm 2>/dev/null)/lib" ]; return; fi
-  ldconfig -p 2>/dev/null | grep -q 'libclang[-.]' && return 0
-  compgen -G '/usr/lib*/llvm*/lib/libclang*.so*' >/dev/null || compgen -G '/usr/lib*/libclang*.so*' >/dev/null \
-    || compgen -G '/usr/lib/*-linux-gnu/libclang*.so*' >/dev/null
+  # Not libclang-cpp, the C++ interface that LLVM's tools bring along: bindgen cannot use it.
+  { ldconfig -p 2>/dev/null | awk '{ print $NF }'
+    compgen -G '/usr/lib*/llvm*/lib/libclang*.so*'
+    compgen -G '/usr/lib*/libclang*.so*'
+    compgen -G '/usr/lib/*-linux-gnu/libclang*.so*' || true
+  } | grep -E '/libclang(-[0-9.]+)?\.so' >/dev/null
 }
 
 set_up_packages() {
