@@ -68,7 +68,7 @@ fn main() -> ExitCode {
             .expect("the file loads");
     let mut context =
         Context::new(&model, &options, 4096, AbortFlag::default(), None).expect("the context fits");
-    context.set_steady_tokens(number(4, 0) as usize);
+    context.set_steady(number(4, 0) > 0);
     let prompt: Vec<Token> = prompt(&model).into_iter().cycle().take(depth).collect();
     let (reply, truth) = alone(&mut context, &prompt, tokens);
     let mut margins: Vec<f32> = truth.iter().map(Row::margin).collect();

@@ -55,10 +55,8 @@ pub struct Context {
     outputs: Vec<i32>,
     /// The batch of [`Context::decode`], kept for its memory.
     own_batch: Batch,
-    /// Keeps small batches to one order of summation.
+    /// Keeps batches to one order of summation.
     steady: Option<Steady>,
-    /// Batches of at most this many tokens are computed so that rows do not depend on the batch.
-    steady_tokens: usize,
 }
 
 // SAFETY: a context is used by one thread at a time (every method that touches it takes `&mut
@@ -121,7 +119,6 @@ impl Context {
             own_batch: Batch::default(),
             // SAFETY: the context was just made and owns what is returned.
             steady: unsafe { Steady::of(pointer.as_ptr()) },
-            steady_tokens: 0,
         })
     }
 
@@ -175,12 +172,18 @@ impl Context {
         self.observed.as_mut().map(|observed| observed.observer())
     }
 
-    /// Computes batches of at most so many tokens (0: none) so that no row of logits depends on what else is in its
-    /// batch: a token alone and the same token among guesses give the same bits. Returns whether that holds here: only
-    /// the CPU can promise it.
-    pub fn set_steady_tokens(&mut self, tokens: usize) -> bool {
-        self.steady_tokens = tokens;
+    /// Whether [`Context::set_steady`] can keep its promise: only the CPU can.
+    pub fn can_be_steady(&self) -> bool {
         self.steady.is_some()
+    }
+
+    /// Computes what follows so that no row of logits depends on what else is in its batch: a token alone and the same
+    /// token among guesses give the same bits. Batches of several tokens take longer so; without effect where
+    /// [`Context::can_be_steady`] says no.
+    pub fn set_steady(&mut self, steady: bool) {
+        if let Some(switch) = self.steady {
+            switch.set(steady);
+        }
     }
 
     /// Tokens of a sequence in the cache.
@@ -303,9 +306,6 @@ impl Context {
                 let context_tokens = self.capacity_tokens;
                 return Err(LlamaError::ContextFull { used: position, context_tokens, asked: 1 });
             }
-        }
-        if let Some(steady) = self.steady {
-            steady.set(tokens <= self.steady_tokens);
         }
         let mark = logs::mark();
         let raw = batch.as_raw();

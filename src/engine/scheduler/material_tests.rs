@@ -66,9 +66,14 @@ fn oracle() -> Vec<(String, f64, bool)> {
 /// processor.
 fn tolerance(file: &str) -> f64 {
     let is_full = file.contains("-F32") || file.ends_with("260K.gguf");
-    // Processors with AVX512-FP16 sum products of F16 in F16.
+    // Processors with AVX512-FP16 sum products of F16 in F16. Among the others llama-perplexity itself goes from the
+    // oracle's 101.8514 to 101.8666 (AVX-512 of AMD's Zen 4).
     let is_half = file.contains("-F16") && !cfg!(target_feature = "avx512fp16");
-    if is_full || is_half { 0.01 } else { 1.0 }
+    match (is_full, is_half) {
+        (true, _) => 0.01,
+        (_, true) => 0.02,
+        _ => 1.0,
+    }
 }
 
 /// As llama-perplexity computes it: chunks of 256, the beginning token in front, the second half

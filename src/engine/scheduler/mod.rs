@@ -33,7 +33,7 @@ use super::llama::{
     AbortFlag, Adapters, Batch, Context, Infill, LlamaError, Steered, Token, TokenizeOptions,
 };
 use super::options::{OptionError, Speculation};
-use super::speculate::{DraftModel, Learned, STEP_TOKENS_MAX};
+use super::speculate::{DraftModel, Learned};
 use super::steering::Steering;
 use measure::Measure;
 use pace::Pace;
@@ -60,9 +60,8 @@ pub struct Scheduler {
     steered: Arc<Steered>,
     batch: Batch,
     pace: Pace,
-    /// What guessing taught, and whether a guessed token's row is that of the token alone.
+    /// What guessing taught.
     learned: Learned,
-    is_steady: bool,
     /// Counts steps; a slot remembers when it was used last.
     clock: u64,
     finished: u64,
@@ -72,8 +71,7 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Slots on a fresh context that was created with this flag; `queue_max` requests may wait.
-    pub fn new(mut context: Context, abort: AbortFlag, queue_max: usize) -> Self {
-        let is_steady = context.set_steady_tokens(STEP_TOKENS_MAX);
+    pub fn new(context: Context, abort: AbortFlag, queue_max: usize) -> Self {
         let slots = (0..context.sequences()).map(Slot::new).collect();
         Self {
             context,
@@ -86,7 +84,6 @@ impl Scheduler {
             batch: Batch::default(),
             pace: Pace::default(),
             learned: Learned::default(),
-            is_steady,
             clock: 0,
             finished: 0,
             own_call: 0,
@@ -285,7 +282,7 @@ impl Scheduler {
     /// Whether guesses may be checked for a request: the cache must take wrong ones back, and what is sampled must stay what
     /// it is without them, unless they were asked for by name.
     fn may_guess(&self, request: &Generation) -> bool {
-        let changes_nothing = self.is_steady || !request.sampling.is_greedy();
+        let changes_nothing = self.context.can_be_steady() || !request.sampling.is_greedy();
         let is_wanted = match request.speculation {
             Speculation::Off => false,
             Speculation::Auto => changes_nothing,

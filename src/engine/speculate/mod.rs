@@ -39,9 +39,8 @@ use ledger::Ledger;
 
 use super::llama::Token;
 
-/// The most tokens of a step with guesses, those of others included: steps up to here are computed so that no row depends on
-/// the rest (`Context::set_steady_tokens`).
-pub const STEP_TOKENS_MAX: usize = 32;
+/// The most tokens of a step with guesses, those of others included.
+const STEP_TOKENS_MAX: usize = 32;
 
 /// The most guesses of one step.
 pub const GUESSES_MAX: usize = 24;
