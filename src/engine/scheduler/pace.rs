@@ -2,10 +2,13 @@
 
 /// How long a step may take while replies are being made, in milliseconds: a token that comes later
 /// is felt as a pause.
-const FLOWING_MS: f64 = 150.0;
+const FLOWING_MS: f64 = 250.0;
 
 /// How long a step may take when a request may come in meanwhile, in milliseconds.
 const SHARED_MS: f64 = 500.0;
+
+/// The longest step while replies are being made, in milliseconds, whoever waits.
+const PAUSE_MS_MAX: f64 = 1500.0;
 
 /// Tokens of a prompt that a step reads in any case: fewer are hardly cheaper.
 const CHUNK_TOKENS_MIN: usize = 32;
@@ -34,13 +37,16 @@ impl Pace {
         });
     }
 
-    /// Tokens of prompts for the next step, `most` at the most.
-    pub(super) fn chunk(&self, most: usize, slots: usize, replies: usize) -> usize {
-        let limit_ms = match (slots, replies) {
-            (1, _) => return most,
-            (_, 0) => SHARED_MS,
-            _ => FLOWING_MS,
-        };
+    /// Tokens of prompts for the next step, `most` at the most, where so many replies are being made and so many
+    /// prompts wait. The pause of those who read is weighed against the waiting of those who see nothing yet; and
+    /// prompts that are read together make replies that go on together, at a lower price for each.
+    pub(super) fn chunk(&self, most: usize, slots: usize, replies: usize, waiting: usize) -> usize {
+        if slots == 1 {
+            return most;
+        }
+        let least_ms = if replies == 0 { SHARED_MS } else { FLOWING_MS };
+        let weighed_ms = FLOWING_MS * waiting as f64 / replies.max(1) as f64;
+        let limit_ms = weighed_ms.clamp(least_ms, PAUSE_MS_MAX);
         let tokens = match self.token_ms {
             Some(token_ms) if token_ms > 0.0 => (limit_ms / token_ms) as usize,
             Some(_) => most,
@@ -59,24 +65,29 @@ mod tests {
     fn a_lone_conversation_is_read_at_full_width() {
         let mut pace = Pace::default();
         pace.observe(512, 60_000.0);
-        assert_eq!(pace.chunk(512, 1, 0), 512);
+        assert_eq!(pace.chunk(512, 1, 0, 1), 512);
     }
 
     #[test]
     fn replies_go_on_while_a_prompt_is_read() {
         let mut pace = Pace::default();
-        assert_eq!(pace.chunk(512, 4, 1), 128);
+        assert_eq!(pace.chunk(512, 4, 1, 1), 128);
         pace.observe(100, 200.0);
-        assert_eq!(pace.chunk(512, 4, 1), 75);
-        assert_eq!(pace.chunk(512, 4, 0), 250);
+        assert_eq!(pace.chunk(512, 4, 1, 1), 75);
+        assert_eq!(pace.chunk(512, 4, 0, 1), 250);
+        // Many who wait outweigh one who reads, up to a limit.
+        assert_eq!(pace.chunk(512, 8, 1, 7), 512);
+        assert_eq!(pace.chunk(512, 8, 2, 6), 225);
+        assert_eq!(pace.chunk(512, 8, 4, 4), 75);
+        assert_eq!(pace.chunk(5000, 64, 1, 63), 750);
         for _ in 0..50 {
             pace.observe(100, 100_000.0);
         }
-        assert_eq!(pace.chunk(512, 4, 3), CHUNK_TOKENS_MIN);
-        assert_eq!(pace.chunk(8, 4, 3), 8);
+        assert_eq!(pace.chunk(512, 4, 3, 1), CHUNK_TOKENS_MIN);
+        assert_eq!(pace.chunk(8, 4, 3, 1), 8);
         for _ in 0..100 {
             pace.observe(100, 0.1);
         }
-        assert_eq!(pace.chunk(512, 4, 3), 512);
+        assert_eq!(pace.chunk(512, 4, 3, 1), 512);
     }
 }

@@ -157,7 +157,7 @@ impl Scheduler {
         };
         let most = width.saturating_sub(replies).max(1);
         let room = self.context.batch_tokens().saturating_sub(replies);
-        self.pace.chunk(most, self.slots.len(), replies).min(room)
+        self.pace.chunk(most, self.slots.len(), replies, prompts.len()).min(room)
     }
 
     /// The next tokens of a slot's prompt, and from which of them on logits are wanted; None when
