@@ -31,10 +31,11 @@ pub enum FrameError {
     Malformed(#[from] postcard::Error),
 }
 
-/// Writes frames, each with one call of the operating system.
+/// Writes frames: each with one call of the operating system, or several together.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     pipe: W,
+    /// Frames that were added and not yet written.
     buffer: Vec<u8>,
 }
 
@@ -44,20 +45,35 @@ impl<W: Write> FrameWriter<W> {
         Self { pipe, buffer: Vec::new() }
     }
 
-    /// Writes one message.
+    /// Writes one message, behind those that were added.
     pub fn write(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
+        self.add(message)?;
+        self.flush()
+    }
+
+    /// Keeps one message for the next [`FrameWriter::flush`]: whoever reads is woken once for all of them.
+    pub fn add(&mut self, message: &impl Serialize) -> Result<(), FrameError> {
+        let start = self.buffer.len();
         let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
         buffer.extend_from_slice(&[0; 4]);
-        let mut buffer = postcard::to_extend(message, buffer)?;
-        let length = buffer.len() - 4;
+        self.buffer = postcard::to_extend(message, buffer)?;
+        let length = self.buffer.len() - start - 4;
         if length > FRAME_BYTES_MAX {
+            self.buffer.truncate(start);
             return Err(FrameError::TooLong(length));
         }
-        buffer[..4].copy_from_slice(&(length as u32).to_le_bytes());
-        let written = self.pipe.write_all(&buffer).and_then(|()| self.pipe.flush());
-        buffer.shrink_to(BUFFER_BYTES_KEPT);
-        self.buffer = buffer;
+        self.buffer[start..start + 4].copy_from_slice(&(length as u32).to_le_bytes());
+        Ok(())
+    }
+
+    /// Writes what was added.
+    pub fn flush(&mut self) -> Result<(), FrameError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.pipe.write_all(&self.buffer).and_then(|()| self.pipe.flush());
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
         written.map_err(|error| match error.kind() {
             ErrorKind::BrokenPipe => FrameError::Closed,
             _ => FrameError::Pipe(error),
@@ -120,10 +136,15 @@ impl<R: Read> FrameReader<R> {
         Self { pipe, frames: FrameBuffer::default(), piece }
     }
 
+    /// The next message that has arrived whole, without waiting.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<Option<T>, FrameError> {
+        self.frames.take()
+    }
+
     /// Reads one message, waiting for it.
     pub fn read<T: DeserializeOwned>(&mut self) -> Result<T, FrameError> {
         loop {
-            if let Some(message) = self.frames.take()? {
+            if let Some(message) = self.take()? {
                 return Ok(message);
             }
             match self.pipe.read(&mut self.piece) {
@@ -173,10 +194,13 @@ mod tests {
         ];
         let mut pipe = Counted::default();
         let mut writer = FrameWriter::new(&mut pipe);
-        for (number, request) in calls.iter().enumerate() {
-            writer.write(&Call { number: number as u64, request: request.clone() }).unwrap();
-        }
-        assert_eq!(pipe.1, calls.len());
+        let call = |number: usize| Call { number: number as u64, request: calls[number].clone() };
+        writer.write(&call(0)).unwrap();
+        writer.add(&call(1)).unwrap();
+        writer.add(&call(2)).unwrap();
+        writer.flush().unwrap();
+        writer.flush().unwrap();
+        assert_eq!(pipe.1, 2);
         let mut reader = FrameReader::new(pipe.0.as_slice());
         for (number, request) in calls.into_iter().enumerate() {
             assert_eq!(reader.read::<Call>().unwrap(), Call { number: number as u64, request });

@@ -132,6 +132,16 @@ impl Child {
         lock(&self.output).read()
     }
 
+    /// The next reply, waiting for it, and those that arrived with it.
+    pub(super) fn read_all(&self, replies: &mut Vec<Reply>) -> Result<(), FrameError> {
+        let mut output = lock(&self.output);
+        replies.push(output.read()?);
+        while let Some(reply) = output.take()? {
+            replies.push(reply);
+        }
+        Ok(())
+    }
+
     /// Waits for the end of a worker that has closed its pipe or was killed.
     pub(super) fn reap(&self) -> Death {
         let mut known = lock(&self.death);

@@ -69,13 +69,14 @@ impl Mailbox {
         end
     }
 
-    /// The next event of a call, read by this thread or by another one. `read` reads one reply,
-    /// waiting for it; its error ends all calls.
+    /// The next event of a call, read by this thread or by another one. `read` reads at least one
+    /// reply, waiting for it; its error ends all calls.
     pub(super) fn next(
         &self,
         call: u64,
-        read: &dyn Fn() -> Result<Reply, EngineError>,
+        read: &dyn Fn(&mut Vec<Reply>) -> Result<(), EngineError>,
     ) -> Result<Event, EngineError> {
+        let mut replies = Vec::new();
         let mut state = self.lock();
         loop {
             let (end, is_read) = (state.end.clone(), state.is_read);
@@ -100,15 +101,15 @@ impl Mailbox {
             }
             state.is_read = true;
             drop(state);
-            let reply = read();
+            let outcome = read(&mut replies);
             state = self.lock();
             state.is_read = false;
-            match reply {
-                Ok(Reply { number, event }) => state.deliver(number, event),
-                Err(error) => {
-                    drop(state);
-                    return Err(self.set_end(error));
-                }
+            for Reply { number, event } in replies.drain(..) {
+                state.deliver(number, event);
+            }
+            if let Err(error) = outcome {
+                drop(state);
+                return Err(self.set_end(error));
             }
         }
     }
@@ -152,12 +153,13 @@ mod tests {
         const EVENTS: usize = 400;
         let mailbox = Mailbox::default();
         let next = AtomicUsize::new(0);
-        let read = || {
+        let read = |replies: &mut Vec<Reply>| {
             // Answers of all calls in turn, with strangers between them.
             let turn = next.fetch_add(1, Ordering::SeqCst);
             let number = turn as u64 % (CALLS + 1);
             let event = Event::Progress((turn / (CALLS as usize + 1)) as f32);
-            Ok(Reply { number, event })
+            replies.push(Reply { number, event });
+            Ok(())
         };
         for call in 0..CALLS {
             mailbox.open(call).unwrap();
@@ -181,10 +183,13 @@ mod tests {
     fn the_end_reaches_all_and_later_calls() {
         let mailbox = Mailbox::default();
         let reads = AtomicUsize::new(0);
-        let read = || {
+        let read = |replies: &mut Vec<Reply>| {
             thread::sleep(std::time::Duration::from_millis(20));
             match reads.fetch_add(1, Ordering::SeqCst) {
-                0 => Ok(Reply { number: 3, event: Event::Progress(1.0) }),
+                0 => {
+                    replies.push(Reply { number: 3, event: Event::Progress(1.0) });
+                    Ok(())
+                }
                 _ => Err(EngineError::Cancelled),
             }
         };

@@ -241,8 +241,8 @@ impl Engine {
 
     /// The next event of a call; a failure becomes an error. After the last one the call is over.
     fn next(&self, number: u64) -> Result<Event, EngineError> {
-        let event = self.mailbox.next(number, &|| match self.child.read() {
-            Ok(reply) => Ok(reply),
+        let event = self.mailbox.next(number, &|replies| match self.child.read_all(replies) {
+            Ok(()) => Ok(()),
             Err(FrameError::Closed) => Err(self.death()),
             Err(error) => {
                 // After a broken frame nothing that follows means anything.

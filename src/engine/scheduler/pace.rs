@@ -8,7 +8,7 @@ const FLOWING_MS: f64 = 250.0;
 const SHARED_MS: f64 = 500.0;
 
 /// The longest step while replies are being made, in milliseconds, whoever waits.
-const PAUSE_MS_MAX: f64 = 1500.0;
+const PAUSE_MS_MAX: f64 = 3000.0;
 
 /// Tokens of a prompt that a step reads in any case: fewer are hardly cheaper.
 const CHUNK_TOKENS_MIN: usize = 32;
@@ -45,8 +45,9 @@ impl Pace {
             return most;
         }
         let least_ms = if replies == 0 { SHARED_MS } else { FLOWING_MS };
-        let weighed_ms = FLOWING_MS * waiting as f64 / replies.max(1) as f64;
-        let limit_ms = weighed_ms.clamp(least_ms, PAUSE_MS_MAX);
+        // Squared: one who comes alone lets the others flow, and many who come together are read together.
+        let weight = (waiting as f64 / replies.max(1) as f64).powi(2);
+        let limit_ms = (FLOWING_MS * weight).clamp(least_ms, PAUSE_MS_MAX);
         let tokens = match self.token_ms {
             Some(token_ms) if token_ms > 0.0 => (limit_ms / token_ms) as usize,
             Some(_) => most,
@@ -73,13 +74,13 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.chunk(512, 4, 1, 1), 128);
         pace.observe(100, 200.0);
-        assert_eq!(pace.chunk(512, 4, 1, 1), 75);
+        assert_eq!(pace.chunk(512, 4, 1, 1), 125);
         assert_eq!(pace.chunk(512, 4, 0, 1), 250);
         // Many who wait outweigh one who reads, up to a limit.
         assert_eq!(pace.chunk(512, 8, 1, 7), 512);
-        assert_eq!(pace.chunk(512, 8, 2, 6), 225);
-        assert_eq!(pace.chunk(512, 8, 4, 4), 75);
-        assert_eq!(pace.chunk(5000, 64, 1, 63), 750);
+        assert_eq!(pace.chunk(512, 8, 3, 5), 347);
+        assert_eq!(pace.chunk(512, 8, 4, 4), 125);
+        assert_eq!(pace.chunk(5000, 64, 1, 63), 1500);
         for _ in 0..50 {
             pace.observe(100, 100_000.0);
         }

@@ -43,10 +43,11 @@ impl Worker {
             for call in cancelled {
                 scheduler.cancel(call);
             }
-            let mut emit = |call, event| outbox.send(call, event);
-            scheduler.admit(&mut emit);
+            scheduler.admit(&mut |call, event| outbox.add(call, event));
+            outbox.flush();
             lock(inbox).set_running(scheduler.running());
-            scheduler.step(&mut emit);
+            scheduler.step(&mut |call, event| outbox.add(call, event));
+            outbox.flush();
             lock(inbox).set_running(std::iter::empty());
         }
         !self.ended && self.outbox.error.is_none() && !lock(&self.inbox).has_ended()
@@ -154,8 +155,20 @@ struct Outbox {
 
 impl Outbox {
     fn send(&mut self, number: u64, event: Event) {
+        self.add(number, event);
+        self.flush();
+    }
+
+    /// Keeps an event until the next flush, so that a step of many replies is one write.
+    fn add(&mut self, number: u64, event: Event) {
         if self.error.is_none() {
-            self.error = self.writer.write(&Reply { number, event }).err();
+            self.error = self.writer.add(&Reply { number, event }).err();
+        }
+    }
+
+    fn flush(&mut self) {
+        if self.error.is_none() {
+            self.error = self.writer.flush().err();
         }
     }
 }
