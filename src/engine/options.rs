@@ -218,6 +218,9 @@ pub struct ContextOptions {
     pub key_type: CacheType,
     /// Type of the cached values.
     pub value_type: CacheType,
+    /// Every reply gets the bits it would get alone, whoever else is answered. Costs up to a third of
+    /// the speed of many replies and most of that of prompts; only the CPU can do it.
+    pub batch_invariant: bool,
 }
 
 impl ContextOptions {
@@ -234,6 +237,7 @@ impl ContextOptions {
             flash_attention: FlashAttention::Auto,
             key_type: CacheType::F16,
             value_type: CacheType::F16,
+            batch_invariant: false,
         }
     }
 

@@ -62,6 +62,8 @@ pub struct Scheduler {
     pace: Pace,
     /// What guessing taught.
     learned: Learned,
+    /// Whether replies must not depend on who else is answered.
+    batch_invariant: bool,
     /// Counts steps; a slot remembers when it was used last.
     clock: u64,
     finished: u64,
@@ -84,6 +86,7 @@ impl Scheduler {
             batch: Batch::default(),
             pace: Pace::default(),
             learned: Learned::default(),
+            batch_invariant: false,
             clock: 0,
             finished: 0,
             own_call: 0,
@@ -106,6 +109,12 @@ impl Scheduler {
     #[must_use]
     pub fn with_draft(self, draft: DraftModel) -> Self {
         Self { learned: self.learned.with_draft(draft), ..self }
+    }
+
+    /// Lets no reply depend on who else is answered: `ContextOptions::batch_invariant`.
+    #[must_use]
+    pub fn with_batch_invariance(self, batch_invariant: bool) -> Self {
+        Self { batch_invariant, ..self }
     }
 
     /// The context.

@@ -207,7 +207,13 @@ fn open_scheduler(
     }
     let watched = Arc::clone(inbox);
     context.set_watch(Box::new(move || lock(&watched).is_pointless()));
-    let scheduler = Scheduler::new(context, abort, request.context.queue_max as usize);
+    let batch_invariant = request.context.batch_invariant;
+    if batch_invariant && !context.can_be_steady() {
+        let message = "replies that do not depend on the batch: only where the CPU alone computes";
+        return Err(Failure::Load(message.to_owned()));
+    }
+    let scheduler = Scheduler::new(context, abort, request.context.queue_max as usize)
+        .with_batch_invariance(batch_invariant);
     Ok(match &request.draft {
         Some(path) => scheduler.with_draft(open_draft(path, model, request)?),
         None => scheduler,
