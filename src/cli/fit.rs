@@ -9,8 +9,8 @@ use nfl_models::{Footprint, Level};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::placement::PlacementArguments;
-use crate::engine::plan::{Gpu, Machine, MainMemory, Plan, plan, this_machine};
+use super::placement::{Asking, Here, PlacementArguments};
+use crate::engine::plan::{ComputeSource, Gpu, Machine, MainMemory, Plan, plan, this_machine};
 use crate::term::{Printer, table, units};
 
 /// Show where a model would lie, what it would take, and why.
@@ -43,8 +43,7 @@ fn size(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let model = Model::read(&arguments.model, arguments.level)?;
-    let machine = machine(arguments)?;
-    let plan = plan(&model.footprint, &machine, &arguments.placement.wishes())?;
+    let plan = plan_of(&model, arguments)?;
     if arguments.json {
         let document = document(&model, &plan, arguments);
         let text = serde_json::to_string_pretty(&document).expect("keys are strings");
@@ -76,21 +75,38 @@ impl Model {
     }
 }
 
-/// The machine that is described, with this one's numbers for what is not.
-fn machine(arguments: &Arguments) -> Result<Machine, Failure> {
+/// The plan for this machine, by what llama.cpp says that it will reserve; by formula for a machine that is described,
+/// or a model that is not there yet.
+fn plan_of(model: &Model, arguments: &Arguments) -> Result<Plan, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
-    if arguments.gpu.is_empty() && arguments.ram.is_none() {
-        return Ok(this_machine(&program));
-    }
+    let is_described = !arguments.gpu.is_empty() || arguments.ram.is_some();
+    let machine =
+        if is_described { described(arguments, &program) } else { this_machine(&program) };
+    let (footprint, wishes) = (&model.footprint, arguments.placement.wishes());
+    let why = match (is_described, model.level) {
+        (true, _) => "the machine is only described",
+        (false, Some(_)) => "there is no GGUF file yet",
+        (false, None) => {
+            let (file, program, machine) = (&arguments.model, &program, &machine);
+            let here = Here { file, program, footprint, machine };
+            return Ok(here.plan(&wishes, Asking::Always)?);
+        }
+    };
+    let plan = plan(footprint, &machine, &wishes)?;
+    Ok(Plan { compute_source: ComputeSource::Formula { why: why.to_owned() }, ..plan })
+}
+
+/// The machine that is described, with this one's numbers for what is not.
+fn described(arguments: &Arguments, program: &Path) -> Machine {
     let gpu = |(index, bytes): (usize, &u64)| {
         Gpu::with_free(format!("GPU{index}"), "described".to_owned(), *bytes)
     };
     let memory = match arguments.ram {
         Some(bytes) => MainMemory::installed(bytes),
-        None => this_machine(&program).memory,
+        None => this_machine(program).memory,
     };
-    Ok(Machine { gpus: arguments.gpu.iter().enumerate().map(gpu).collect(), memory })
+    Machine { gpus: arguments.gpu.iter().enumerate().map(gpu).collect(), memory }
 }
 
 fn describe(model: &Model, plan: &Plan) -> String {
@@ -102,7 +118,19 @@ fn describe(model: &Model, plan: &Plan) -> String {
         units::bytes(footprint.weights_bytes()),
         units::bytes(footprint.bytes_per_token()),
     );
-    format!("{head}{}\n{}\n{}", devices(plan), decisions(plan), cost(plan))
+    format!("{head}{}{}\n{}\n{}", devices(plan), source(plan), decisions(plan), cost(plan))
+}
+
+/// Which of the numbers were measured.
+fn source(plan: &Plan) -> String {
+    match &plan.compute_source {
+        ComputeSource::Reserved { took_ms } => format!(
+            "compute as llama.cpp reserves it here (asked in {took_ms} ms); weights and KV added up\n"
+        ),
+        ComputeSource::Formula { why } => {
+            format!("compute by formula ({why}); weights and KV added up\n")
+        }
+    }
 }
 
 /// Device, weights, KV, compute, free, why.
@@ -145,6 +173,10 @@ fn cost(plan: &Plan) -> String {
 
 fn document(model: &Model, plan: &Plan, arguments: &Arguments) -> serde_json::Value {
     let footprint = &model.footprint;
+    let (source, took_ms, why) = match &plan.compute_source {
+        ComputeSource::Reserved { took_ms } => ("llama.cpp", Some(*took_ms), None),
+        ComputeSource::Formula { why } => ("formula", None, Some(why.as_str())),
+    };
     let devices: Vec<_> = plan
         .devices
         .iter()
@@ -187,7 +219,9 @@ fn document(model: &Model, plan: &Plan, arguments: &Arguments) -> serde_json::Va
         "overrides": overrides,
         "mmap": plan.load_mode != crate::engine::options::LoadMode::Read,
         "repack": plan.repack,
+        "flash_attention": plan.fused_attention,
         "devices": devices,
+        "compute_source": { "from": source, "took_ms": took_ms, "why": why },
         "streamed_bytes": plan.streamed_bytes,
         "fast_bytes_per_token": plan.fast_bytes_per_token,
         "slow_bytes_per_token": plan.slow_bytes_per_token,

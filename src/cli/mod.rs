@@ -21,7 +21,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::engine::{probe, worker};
+use crate::engine::{probe, reserve, worker};
 use crate::settings;
 use crate::term::{Printer, interrupt};
 use failure::Failure;
@@ -60,6 +60,7 @@ pub fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(argument) if argument == worker::ARGUMENT => return worker::main(),
         Some(argument) if argument == probe::ARGUMENT => return probe::main(),
+        Some(argument) if argument == reserve::ARGUMENT => return reserve::main(),
         _ => {}
     }
     let line = match CommandLine::try_parse() {

@@ -8,15 +8,18 @@ use nfl_models::{Footprint, preflight};
 
 use super::failure::Failure;
 use crate::engine::options::{
-    CacheType, ContextOptions, ExpertReading, LoadMode, LoadRequest, ModelOptions, TensorOverride,
+    CacheType, ContextOptions, ExpertReading, FlashAttention, LoadMode, LoadRequest, ModelOptions,
+    TensorOverride,
 };
 use crate::engine::plan::tuned::{self, Tuned};
-use crate::engine::plan::{Machine, Plan, Wishes, plan, this_machine};
+use crate::engine::plan::{Machine, Plan, PlanError, Wishes, plan_reserved, this_machine};
+use crate::engine::reserve::reserved;
 use crate::hardware;
 
 /// What is not asked for is planned: see `nfl fit`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Memory and speed")]
+#[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct PlacementArguments {
     /// Context in tokens [default: 4096, and more while its cache is small beside the weights].
     #[arg(short, long = "ctx", visible_alias = "context", value_name = "N")]
@@ -48,6 +51,9 @@ pub(super) struct PlacementArguments {
     /// Leave weights as they are in the file instead of laying them out anew for this CPU: slower, but mapped.
     #[arg(long)]
     no_repack: bool,
+    /// Compute attention in separate steps instead of one fused pass: more memory, and at times faster on a CPU.
+    #[arg(long)]
+    no_flash_attention: bool,
     /// Read the experts of a Mixture of Experts from disk as the router chooses them: auto, when memory does not hold them
     /// all; on; or off, the system's page cache decides.
     #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = expert_reading)]
@@ -105,6 +111,7 @@ impl PlacementArguments {
             load_mode: self.no_mmap.then_some(LoadMode::Read),
             lock_memory: self.mlock,
             repack: self.no_repack.then_some(false),
+            no_fused_attention: self.no_flash_attention,
             ..Wishes::default()
         }
     }
@@ -116,51 +123,49 @@ impl PlacementArguments {
         file: &Path,
         program: &Path,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        let planned = self.plan(file, program)?;
+        self.request_for(file, program, self.wishes())
+    }
+
+    /// The same with room for `sequences` conversations of at least `context_tokens` tokens each.
+    pub(super) fn request_with_room(
+        &self,
+        file: &Path,
+        program: &Path,
+        context_tokens: u32,
+        sequences: u32,
+    ) -> Result<(LoadRequest, Option<Planned>), Failure> {
+        let context_tokens = Some(self.context.unwrap_or(0).max(context_tokens));
+        self.request_for(file, program, Wishes { context_tokens, sequences, ..self.wishes() })
+    }
+
+    fn request_for(
+        &self,
+        file: &Path,
+        program: &Path,
+        wishes: Wishes,
+    ) -> Result<(LoadRequest, Option<Planned>), Failure> {
+        let mut request = self.unplanned(file, hardware::default_threads());
+        request.context.context_tokens = wishes.context_tokens;
+        request.context.sequences = wishes.sequences.max(1);
+        let planned = plan_file(file, program, wishes)?;
         let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
         let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
-        let threads = threads.unwrap_or_else(hardware::default_threads);
-        let mut request = self.unplanned(file, threads);
-        request.model.expert_reading = self.experts_from_disk;
+        if let Some(threads) = threads {
+            (request.context.threads, request.context.prompt_threads) = (threads, threads);
+        }
         if let Some(planned) = &planned {
             planned.plan.apply(&mut request.model, &mut request.context);
         }
         Ok((request, planned))
     }
 
-    fn plan(&self, file: &Path, program: &Path) -> Result<Option<Planned>, Failure> {
-        let Ok(gguf) = Gguf::open(file) else { return Ok(None) };
-        if preflight(&gguf).is_err() {
-            return Ok(None);
-        }
-        let Ok(footprint) = Footprint::of(&gguf) else { return Ok(None) };
-        let machine = this_machine(program);
-        let tuned = tuned::recall(file, &machine);
-        Ok(Some(self.planned(&footprint, &machine, tuned)?))
-    }
-
-    /// A plan by what measuring has found, or without it where that does not fit any more.
-    fn planned(
-        &self,
-        footprint: &Footprint,
-        machine: &Machine,
-        tuned: Option<Tuned>,
-    ) -> Result<Planned, Failure> {
-        let wishes = self.wishes();
-        if let Some(tuned) = tuned {
-            let mut wishes = wishes.clone();
-            tuned.complete(&mut wishes);
-            if let Ok(plan) = plan(footprint, machine, &wishes) {
-                return Ok(Planned { plan, tuned: Some(tuned) });
-            }
-        }
-        Ok(Planned { plan: plan(footprint, machine, &wishes)?, tuned: None })
-    }
-
     /// The flags as they stand.
     fn unplanned(&self, file: &Path, threads: u32) -> LoadRequest {
         let mut context = ContextOptions::with_threads(threads);
         context.context_tokens = self.context;
+        if self.no_flash_attention {
+            context.flash_attention = FlashAttention::Off;
+        }
         if let Some(types) = self.kv {
             (context.key_type, context.value_type) = (types.key, types.value);
         }
@@ -177,9 +182,62 @@ impl PlacementArguments {
                 cpu_experts: self.cpu_moe.is_some_and(|blocks| blocks > 0),
                 overrides: self.override_tensor.clone(),
                 repack: !self.no_repack,
+                expert_reading: self.experts_from_disk,
                 ..ModelOptions::default()
             },
             context,
         )
+    }
+}
+
+/// The plan for a file on this machine, by what measuring has found and still fits; None where nothing can be planned.
+fn plan_file(file: &Path, program: &Path, wishes: Wishes) -> Result<Option<Planned>, Failure> {
+    let Ok(gguf) = Gguf::open(file) else { return Ok(None) };
+    if preflight(&gguf).is_err() {
+        return Ok(None);
+    }
+    let Ok(footprint) = Footprint::of(&gguf) else { return Ok(None) };
+    let machine = this_machine(program);
+    let here = Here { file, program, footprint: &footprint, machine: &machine };
+    if let Some(tuned) = tuned::recall(file, &machine) {
+        let mut wishes = wishes.clone();
+        tuned.complete(&mut wishes);
+        if let Ok(plan) = here.plan(&wishes, Asking::NearLimits) {
+            return Ok(Some(Planned { plan, tuned: Some(tuned) }));
+        }
+    }
+    Ok(Some(Planned { plan: here.plan(&wishes, Asking::NearLimits)?, tuned: None }))
+}
+
+/// When llama.cpp is asked what it will reserve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// When the answer could change the plan.
+    NearLimits,
+    /// In any case: somebody wants to know.
+    Always,
+}
+
+/// A file on this machine.
+pub(super) struct Here<'a> {
+    pub(super) file: &'a Path,
+    pub(super) program: &'a Path,
+    pub(super) footprint: &'a Footprint,
+    pub(super) machine: &'a Machine,
+}
+
+impl Here<'_> {
+    /// The plan that follows from the wishes and from what llama.cpp says it will reserve.
+    pub(super) fn plan(&self, wishes: &Wishes, asking: Asking) -> Result<Plan, PlanError> {
+        plan_reserved(self.footprint, self.machine, wishes, &mut |plan| {
+            if asking == Asking::NearLimits && !plan.is_near_limits() {
+                return Err("memory is plenty, so that nothing depends on it".to_owned());
+            }
+            let mut context = ContextOptions::with_threads(1);
+            context.sequences = wishes.sequences.max(1);
+            let mut model = ModelOptions::default();
+            plan.apply(&mut model, &mut context);
+            reserved(self.program, self.file, &model, &context)
+        })
     }
 }

@@ -9,10 +9,11 @@ use nfl_models::gguf::Gguf;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::placement::{Asking, Here};
 use crate::engine::frames::{Generation, Prompt};
 use crate::engine::options::{ContextOptions, LoadMode, LoadRequest, ModelOptions};
 use crate::engine::plan::tuned::{self, Tuned};
-use crate::engine::plan::{Machine, Plan, Wishes, plan, this_machine};
+use crate::engine::plan::{Plan, Wishes, this_machine};
 use crate::engine::process::Engine;
 use crate::hardware;
 use crate::term::progress::Progress;
@@ -73,7 +74,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
     let footprint = Footprint::of(&Gguf::open(&arguments.file)?)?;
     let machine = this_machine(&program);
-    let mut trials = trials(&footprint, &machine)?;
+    let here =
+        Here { file: &arguments.file, program: &program, footprint: &footprint, machine: &machine };
+    let mut trials = trials(&here)?;
     let total = u64::from(arguments.repeat) * trials.len() as u64;
     let mut progress = Progress::steps(printer, total);
     for turn in 0..u64::from(arguments.repeat) {
@@ -91,9 +94,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
 }
 
 /// The plan, and what differs from it in one thing each, as far as that fits.
-fn trials(footprint: &Footprint, machine: &Machine) -> Result<Vec<Trial>, Failure> {
+fn trials(here: &Here<'_>) -> Result<Vec<Trial>, Failure> {
     let wishes = |tuned: &Tuned| {
-        let context_tokens = Some(CONTEXT_TOKENS.min(trained(footprint)));
+        let context_tokens = Some(CONTEXT_TOKENS.min(trained(here.footprint)));
         let mut wishes = Wishes { context_tokens, ..Wishes::default() };
         tuned.complete(&mut wishes);
         wishes
@@ -104,7 +107,7 @@ fn trials(footprint: &Footprint, machine: &Machine) -> Result<Vec<Trial>, Failur
         prompt_rates: Vec::new(),
         decode_rates: Vec::new(),
     };
-    let planned = plan(footprint, machine, &wishes(&Tuned::default()))?;
+    let planned = here.plan(&wishes(&Tuned::default()), Asking::NearLimits)?;
     let threads = hardware::default_threads();
     let processors = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let other_threads = if processors > threads { processors } else { (threads / 2).max(1) };
@@ -124,7 +127,7 @@ fn trials(footprint: &Footprint, machine: &Machine) -> Result<Vec<Trial>, Failur
     let mut trials = vec![trial(Tuned::default(), planned)];
     for tuned in others {
         // What does not fit, or reads weights from the file again and again, is no better plan.
-        if let Ok(plan) = plan(footprint, machine, &wishes(&tuned))
+        if let Ok(plan) = here.plan(&wishes(&tuned), Asking::NearLimits)
             && plan.streamed_bytes <= trials[0].plan.streamed_bytes
         {
             trials.push(trial(tuned, plan));

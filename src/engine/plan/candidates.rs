@@ -14,6 +14,21 @@ pub(super) struct Candidate {
     pub(super) value_type: CacheType,
 }
 
+impl Candidate {
+    /// The cache of so many sequences: each has its own context, all lie in one pool of cells.
+    pub(super) fn cache(&self, micro_batch_tokens: u32, sequences: u32) -> Cache {
+        let sequences = u64::from(sequences.max(1));
+        Cache {
+            context_tokens: u64::from(self.context_tokens) * sequences,
+            // llama.cpp computes no more at once than the context holds.
+            micro_batch_tokens: micro_batch_tokens.min(self.context_tokens).into(),
+            sequences,
+            key: self.key_type.tensor_type(),
+            value: self.value_type.tensor_type(),
+        }
+    }
+}
+
 /// Below this context the cache is made smaller rather than the context.
 const CONTEXT_TOKENS_ENOUGH: u32 = 16_384;
 

@@ -1,10 +1,11 @@
-//! How large llama.cpp's buffer for intermediate results will be.
+//! How large llama.cpp's buffers for intermediate results will be.
 //!
-//! The buffer holds the largest set of values that live at one time while a micro-batch passes
+//! A buffer holds the largest set of values that live at one time while a micro-batch passes
 //! through the graph. Four moments compete for being that; which values live at each was read from
-//! the sizes that llama.cpp 0.6 reserves for twenty shapes, contexts and micro-batches (a test
-//! keeps the comparison). Without a device this is the best that can be told; with one,
-//! [`measure`](crate::engine::llama::measure) asks llama.cpp itself.
+//! the sizes that llama.cpp reserves for seventeen shapes, contexts and micro-batches, on the CPU
+//! and with layers and weights in both places (tests keep the comparison). Without a device this is
+//! the best that can be told; with one, [`reserved`](crate::engine::reserve::reserved) asks llama.cpp
+//! itself.
 
 use nfl_models::Shape;
 use nfl_models::footprint::CONTEXT_STEP_TOKENS;
@@ -31,6 +32,60 @@ pub struct Graph {
     pub fused: bool,
 }
 
+/// From so many tokens on, ggml computes with weights of main memory on a GPU: it copies them there
+/// (`GGML_OP_OFFLOAD_MIN_BATCH`).
+const COPY_TOKENS_MIN: u64 = 32;
+
+/// Rows of the residual stream's width that are made in main memory before the first block: the
+/// tokens' embeddings, the place for embeddings that are given instead, and what is made of both.
+const HOST_ROWS: u64 = 4;
+
+/// What lies in main memory though a GPU computes with it, and is copied there in turn.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Bytes of the largest tensor of a block.
+    pub weights_bytes: u64,
+    /// Bytes of the output matrix; 0 when it lies on a GPU.
+    pub output_bytes: u64,
+    /// Bytes of the cache of one block; 0 when all of it lies on GPUs.
+    pub cache_bytes: u64,
+}
+
+/// Bytes of a GPU's buffer.
+pub fn gpu_compute_bytes(shape: &Shape, graph: &Graph, behind: &Behind) -> u64 {
+    let tokens = graph.micro_batch_tokens;
+    let embedding = shape.embedding;
+    // The rows of the token embedding are looked up in main memory.
+    let whole = compute_bytes(shape, graph).saturating_sub(tokens * embedding * VALUE);
+    if tokens < COPY_TOKENS_MIN {
+        return whole;
+    }
+    let beside = if shape.experts > 0 {
+        2 * u64::from(shape.experts_used) * embedding
+    } else {
+        3 * shape.feed_forward + 2 * embedding
+    };
+    let copied = |bytes: u64, beside: u64| if bytes > 0 { bytes + beside } else { 0 };
+    let block = copied(behind.weights_bytes, beside * tokens * VALUE);
+    let output =
+        copied(behind.output_bytes, 2 * logits_rows(shape, tokens) * shape.vocabulary * VALUE);
+    whole.max(block).max(output) + behind.cache_bytes
+}
+
+/// Bytes in main memory of a machine whose GPUs compute, also with the weights that lie there.
+pub fn host_compute_bytes(shape: &Shape, graph: &Graph) -> u64 {
+    let tokens = graph.micro_batch_tokens;
+    if tokens < COPY_TOKENS_MIN {
+        return compute_bytes(shape, graph);
+    }
+    masks(shape, graph) + HOST_ROWS * shape.embedding * tokens * VALUE + inputs(shape, tokens)
+}
+
+/// Rows of logits of one micro-batch.
+fn logits_rows(shape: &Shape, tokens: u64) -> u64 {
+    (LOGITS_BYTES_MAX / (shape.vocabulary * VALUE).max(1)).clamp(1, tokens.max(1))
+}
+
 /// Bytes of the buffer on a device that computes all parts of the model.
 pub fn compute_bytes(shape: &Shape, graph: &Graph) -> u64 {
     let tokens = graph.micro_batch_tokens;
@@ -46,7 +101,7 @@ pub fn compute_bytes(shape: &Shape, graph: &Graph) -> u64 {
     let queries = heads * (shape.key_length + shape.value_length);
     let attention = queries * 3 / 2 + 4 * embedding;
     let scores = if graph.fused { 0 } else { heads * graph.context_tokens + 8 * embedding };
-    let rows = (LOGITS_BYTES_MAX / (shape.vocabulary * VALUE).max(1)).clamp(1, tokens.max(1));
+    let rows = logits_rows(shape, tokens);
     let logits = rows * shape.vocabulary * VALUE + tokens * 5 * embedding * VALUE;
     let widest = feed_forward.max(experts).max(attention).max(scores);
     masks(shape, graph) + (widest * tokens * VALUE).max(logits) + inputs(shape, tokens)

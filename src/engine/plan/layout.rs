@@ -13,13 +13,14 @@ use nfl_models::Role;
 use nfl_models::footprint::{Cache, Footprint, Weight};
 use regex::Regex;
 
-use super::compute::{Graph, compute_bytes};
+use super::compute::{Behind, Graph, compute_bytes, gpu_compute_bytes, host_compute_bytes};
 use super::machine::{Machine, Wishes};
 use super::refusal::PlanError;
+use super::seed::Seed;
 use crate::engine::options::CPU;
 
-/// What a GPU's buffer for intermediate results may exceed the formula by: one part in so many, and
-/// the copies that pass between devices.
+/// What a GPU's buffer for intermediate results may exceed the formula by: one part in so many. It
+/// is left free, and not counted as taken.
 const GPU_COMPUTE_SLACK: u64 = 8;
 
 /// A place: main memory, or a GPU by its number.
@@ -52,6 +53,8 @@ pub(super) struct Problem<'a> {
     pub(super) fused: bool,
     /// Where the person wants single tensors, by their number in the footprint.
     pub(super) pins: &'a [Option<Place>],
+    /// What llama.cpp was found to reserve with this cache, when it was asked.
+    pub(super) seed: Option<&'a Seed>,
 }
 
 /// Where everything lies.
@@ -118,24 +121,62 @@ impl Problem<'_> {
         self.footprint.kv_block_bytes(block, &self.cache).unwrap_or(0)
     }
 
-    fn compute(&self) -> u64 {
-        let graph = Graph {
+    fn graph(&self) -> Graph {
+        Graph {
             context_tokens: self.cache.context_tokens,
             micro_batch_tokens: self.cache.micro_batch_tokens,
             sequences: self.cache.sequences,
             fused: self.fused,
+        }
+    }
+
+    /// Bytes of intermediate results in main memory.
+    fn memory_compute(&self) -> u64 {
+        let (shape, graph) = (self.footprint.shape(), self.graph());
+        match self.seed {
+            Some(seed) => seed.memory,
+            None if self.machine.gpus.is_empty() => compute_bytes(shape, &graph),
+            None => host_compute_bytes(shape, &graph),
+        }
+    }
+
+    /// What each GPU computes with though it lies in main memory. The first one takes over what
+    /// belongs to layers that lie there whole.
+    fn behind(&self, layout: &Layout) -> Vec<Behind> {
+        let mut behind = vec![Behind::default(); self.machine.gpus.len()];
+        let gpu_of = |layer: usize| match layout.layers.get(layer) {
+            Some(Place::Gpu(gpu)) => *gpu,
+            _ => 0,
         };
-        compute_bytes(self.footprint.shape(), &graph)
+        let output = layout.layers.len() - 1;
+        for (weight, place) in self.footprint.weights().iter().zip(&layout.weights) {
+            if behind.is_empty() || *place != Place::Memory {
+                continue;
+            }
+            if let Some(block) = weight.block {
+                let copied = &mut behind[gpu_of(block as usize)].weights_bytes;
+                *copied = weight.bytes.max(*copied);
+            } else if layout.layers[output] == Place::Memory {
+                let copied = &mut behind[gpu_of(output)].output_bytes;
+                *copied = weight.bytes.max(*copied);
+            }
+        }
+        for (block, place) in (0..self.blocks()).zip(&layout.layers) {
+            if let (Place::Memory, Some(first)) = (place, behind.first_mut()) {
+                first.cache_bytes = first.cache_bytes.max(self.cache_of(block));
+            }
+        }
+        behind
     }
 
     /// The layers of each GPU when so many lie on GPUs: in proportion to what each can take.
     fn split(&self, gpu_layers: u32) -> Vec<u32> {
-        let compute = self.gpu_compute();
-        let room: Vec<u128> = self
-            .machine
-            .gpus
-            .iter()
-            .map(|gpu| u128::from(gpu.usable_bytes().saturating_sub(compute)))
+        let gpus = self.machine.gpus.iter().enumerate();
+        let room: Vec<u128> = gpus
+            .map(|(index, gpu)| {
+                let taken = self.gpu_compute(index, &Behind::default()) + self.gpu_slack();
+                u128::from(gpu.usable_bytes().saturating_sub(taken))
+            })
             .collect();
         let total: u128 = room.iter().sum::<u128>().max(1);
         let mut passed = 0_u128;
@@ -153,9 +194,20 @@ impl Problem<'_> {
         split
     }
 
-    fn gpu_compute(&self) -> u64 {
-        let bytes = self.compute();
-        bytes + bytes / GPU_COMPUTE_SLACK
+    /// Bytes of intermediate results on a GPU.
+    fn gpu_compute(&self, gpu: usize, behind: &Behind) -> u64 {
+        match self.seed {
+            Some(seed) => seed.gpus[gpu],
+            None => gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind),
+        }
+    }
+
+    /// What is left free on each GPU because a formula may be wrong.
+    pub(super) fn gpu_slack(&self) -> u64 {
+        match self.seed {
+            Some(_) => 0,
+            None => compute_bytes(self.footprint.shape(), &self.graph()) / GPU_COMPUTE_SLACK,
+        }
     }
 
     /// A layout with so many layers on GPUs, whole or with their feed-forward tensors as far as
@@ -210,20 +262,25 @@ impl Problem<'_> {
     }
 
     fn fits_gpus(&self, layout: &Layout) -> bool {
-        let gpus = self.machine.gpus.iter();
-        gpus.zip(&layout.gpus).all(|(gpu, used)| used.total() <= gpu.usable_bytes())
+        self.rooms(layout).all(|room| room.is_some())
+    }
+
+    /// What each GPU could take besides; `None` of one that has too much.
+    fn rooms(&self, layout: &Layout) -> impl Iterator<Item = Option<u64>> {
+        let slack = self.gpu_slack();
+        let gpus = self.machine.gpus.iter().zip(&layout.gpus);
+        gpus.map(move |(gpu, used)| {
+            // Where nothing lies, ggml decides what it computes.
+            let is_empty = used.weights_bytes + used.cache_bytes == 0;
+            let room = gpu.usable_bytes().checked_sub(used.total() + slack);
+            if is_empty { Some(room.unwrap_or(0)) } else { room }
+        })
     }
 
     /// Moves feed-forward tensors to the GPU of their layer while they fit: dense ones first, then
     /// experts, from the last block to the first, so that whole layers come about.
     fn fill(&self, layout: &mut Layout) {
-        let mut room: Vec<u64> = self
-            .machine
-            .gpus
-            .iter()
-            .zip(&layout.gpus)
-            .map(|(gpu, used)| gpu.usable_bytes() - used.total())
-            .collect();
+        let mut room: Vec<u64> = self.rooms(layout).flatten().collect();
         for part in self.parts(layout) {
             let Place::Gpu(gpu) = layout.layers[part.block as usize] else { continue };
             if part.bytes <= room[gpu] {
@@ -296,12 +353,11 @@ impl Problem<'_> {
                 }
             }
         }
-        for used in &mut gpus {
-            if used.total() > 0 {
-                used.compute_bytes = self.gpu_compute();
-            }
+        // Also a GPU on which nothing lies computes.
+        for (gpu, (used, behind)) in gpus.iter_mut().zip(self.behind(&layout)).enumerate() {
+            used.compute_bytes = self.gpu_compute(gpu, &behind);
         }
-        memory.compute_bytes = self.compute();
+        memory.compute_bytes = self.memory_compute();
         (layout.gpus, layout.memory) = (gpus, memory);
         (layout.slow_bytes, layout.fast_bytes) = (slow, fast);
         layout

@@ -17,6 +17,7 @@ mod layout;
 mod machine;
 mod outcome;
 mod refusal;
+mod seed;
 #[cfg(test)]
 mod tests;
 pub mod tuned;
@@ -24,17 +25,19 @@ mod words;
 
 use std::collections::BTreeMap;
 
-use nfl_models::footprint::{Cache, Footprint};
+use nfl_models::footprint::Footprint;
 
 use super::options::{ContextOptions, LoadMode, TensorOverride};
 use candidates::{Candidate, candidates};
 use layout::{Layout, Place, Problem};
+use seed::Seed;
 
 pub use candidates::default_context;
 pub use here::this_machine;
 pub use machine::{GPU_MARGIN_BYTES, Gpu, Machine, MainMemory, Wishes};
-pub use outcome::{Decision, DevicePlan, Plan};
+pub use outcome::{ComputeSource, Decision, DevicePlan, Plan};
 pub use refusal::PlanError;
+pub use seed::plan_reserved;
 
 /// The micro-batch of llama.cpp's defaults, in tokens.
 const MICRO_BATCH_TOKENS: u32 = 512;
@@ -68,10 +71,20 @@ struct Tried {
     verdict: Verdict,
 }
 
-/// Plans a model on a machine.
+/// Plans a model on a machine, by formula where llama.cpp would have to be asked.
 pub fn plan(footprint: &Footprint, machine: &Machine, wishes: &Wishes) -> Result<Plan, PlanError> {
-    let planner =
-        Planner { footprint, machine, wishes, pins: layout::pins(footprint, machine, wishes)? };
+    planned(footprint, machine, wishes, &[])
+}
+
+/// Plans by what llama.cpp was found to reserve, as far as that is known.
+fn planned(
+    footprint: &Footprint,
+    machine: &Machine,
+    wishes: &Wishes,
+    seeds: &[Seed],
+) -> Result<Plan, PlanError> {
+    let pins = layout::pins(footprint, machine, wishes)?;
+    let planner = Planner { footprint, machine, wishes, pins, seeds };
     planner.check()?;
     let candidates = candidates(footprint, wishes)?;
     let chosen = planner.choose(&candidates)?;
@@ -84,6 +97,7 @@ struct Planner<'a> {
     machine: &'a Machine,
     wishes: &'a Wishes,
     pins: Vec<Option<Place>>,
+    seeds: &'a [Seed],
 }
 
 impl Planner<'_> {
@@ -102,21 +116,15 @@ impl Planner<'_> {
     }
 
     fn problem(&self, candidate: &Candidate, micro_batch_tokens: u32) -> Problem<'_> {
-        // Each sequence has its own context; all lie in one pool of cells.
-        let sequences = u64::from(self.wishes.sequences.max(1));
+        let cache = candidate.cache(micro_batch_tokens, self.wishes.sequences);
+        let fused = !self.wishes.no_fused_attention;
         Problem {
             footprint: self.footprint,
             machine: self.machine,
-            cache: Cache {
-                context_tokens: u64::from(candidate.context_tokens) * sequences,
-                // llama.cpp computes no more at once than the context holds.
-                micro_batch_tokens: micro_batch_tokens.min(candidate.context_tokens).into(),
-                sequences,
-                key: candidate.key_type.tensor_type(),
-                value: candidate.value_type.tensor_type(),
-            },
-            fused: !self.wishes.no_fused_attention,
+            cache,
+            fused,
             pins: &self.pins,
+            seed: self.seeds.iter().find(|seed| (seed.cache, seed.fused) == (cache, fused)),
         }
     }
 

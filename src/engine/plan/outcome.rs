@@ -1,7 +1,9 @@
 //! A plan: what was decided, why, what it takes and what it will cost.
 
+use nfl_models::footprint::Cache;
 use serde::{Deserialize, Serialize};
 
+use super::candidates::Candidate;
 use crate::engine::options::{
     CacheType, ContextOptions, FlashAttention, LoadMode, ModelOptions, TensorOverride,
 };
@@ -50,6 +52,21 @@ impl DevicePlan {
     }
 }
 
+/// Where the sizes of buffers for intermediate results come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ComputeSource {
+    /// From the shape of the model, because llama.cpp was not asked or did not answer.
+    Formula {
+        /// Why; empty when nobody wanted to ask.
+        why: String,
+    },
+    /// From llama.cpp itself.
+    Reserved {
+        /// Milliseconds that it took.
+        took_ms: u64,
+    },
+}
+
 /// A plan for one model on one machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -71,8 +88,12 @@ pub struct Plan {
     pub load_mode: LoadMode,
     /// Whether weights are laid out anew for this CPU.
     pub repack: bool,
+    /// Whether attention is computed in one fused pass, where the device can.
+    pub fused_attention: bool,
     /// GPUs in their order, then main memory.
     pub devices: Vec<DevicePlan>,
+    /// Where the devices' `compute_bytes` come from; weights and cache are added up exactly.
+    pub compute_source: ComputeSource,
     /// Weights that main memory cannot keep, which are read from the file again and again, in bytes.
     pub streamed_bytes: u64,
     /// What each token reads from GPUs with a full cache, in bytes.
@@ -101,10 +122,39 @@ impl Plan {
         context.value_type = self.value_type;
         context.micro_batch_tokens = self.micro_batch_tokens;
         context.batch_tokens = context.batch_tokens.max(self.micro_batch_tokens);
-        if self.value_type.tensor_type().is_quantized() {
+        context.flash_attention = match self.fused_attention {
             // llama.cpp computes with quantised values in one fused pass only.
-            context.flash_attention = FlashAttention::On;
-        }
+            true if self.value_type.tensor_type().is_quantized() => FlashAttention::On,
+            true => FlashAttention::Auto,
+            false => FlashAttention::Off,
+        };
+    }
+
+    /// The cache of so many sequences.
+    pub(super) fn cache(&self, sequences: u32) -> Cache {
+        let Self { context_tokens, key_type, value_type, .. } = *self;
+        Candidate { context_tokens, key_type, value_type }.cache(self.micro_batch_tokens, sequences)
+    }
+
+    /// Whether both put the same things in the same places.
+    pub(super) fn places_as(&self, other: &Self) -> bool {
+        let parts = |plan: &Self| {
+            let context = (plan.context_tokens, plan.key_type, plan.value_type);
+            (context, plan.micro_batch_tokens, plan.gpu_layers)
+        };
+        parts(self) == parts(other)
+            && self.split == other.split
+            && self.overrides == other.overrides
+    }
+
+    /// Whether other sizes of buffers could lead to another plan: something must fit a GPU, or main
+    /// memory is more than half taken.
+    pub fn is_near_limits(&self) -> bool {
+        let is_full = |device: &DevicePlan| {
+            let usable = device.capacity_bytes.saturating_sub(device.margin_bytes);
+            device.used_bytes() > usable / 2
+        };
+        self.devices.len() > 1 || self.devices.iter().any(is_full)
     }
 
     /// Whether anything lies on a GPU.

@@ -6,7 +6,7 @@ use nfl_converters::Outline;
 use nfl_models::footprint::Cache;
 use nfl_models::{Footprint, Level, Role};
 
-use super::compute::{Graph, compute_bytes};
+use super::compute::{Behind, Graph, compute_bytes, gpu_compute_bytes};
 use super::*;
 use crate::engine::options::{CPU, CacheType};
 
@@ -63,7 +63,6 @@ fn naive_slow_bytes(footprint: &Footprint, machine: &Machine, plan: &Plan) -> u6
         sequences: 1,
         fused: true,
     };
-    let compute = compute_bytes(shape, &graph);
     let kv = |block: u32| footprint.kv_block_bytes(block, &cache).unwrap();
     let role = if shape.tied_output { Role::TokenEmbedding } else { Role::Output };
     let output = footprint.role_bytes(role) + footprint.role_bytes(Role::OutputNorm);
@@ -73,7 +72,20 @@ fn naive_slow_bytes(footprint: &Footprint, machine: &Machine, plan: &Plan) -> u6
     };
     let total = footprint.bytes_per_token() + (0..shape.blocks).map(kv).sum::<u64>();
     let Some(gpu) = machine.gpus.first() else { return total };
-    let usable = gpu.usable_bytes().saturating_sub(compute + compute / 8);
+    // What stays behind is copied to the card in turn, and needs room there.
+    let blocks = footprint.weights().iter().filter(|weight| weight.block.is_some());
+    let behind = Behind {
+        weights_bytes: blocks.map(|weight| weight.bytes).max().unwrap(),
+        output_bytes: 0,
+        cache_bytes: (0..shape.blocks).map(kv).max().unwrap(),
+    };
+    let whole = output
+        + (0..shape.blocks).map(|block| footprint.block_bytes(block) + kv(block)).sum::<u64>();
+    let usable = |behind: &Behind| {
+        let slack = compute_bytes(shape, &graph) / 8;
+        gpu.usable_bytes().saturating_sub(gpu_compute_bytes(shape, &graph, behind) + slack)
+    };
+    let usable = if whole <= usable(&Behind::default()) { whole } else { usable(&behind) };
     let (mut used, mut fast) = (output, output);
     if used > usable {
         return total;

@@ -8,7 +8,7 @@ use nfl_models::footprint::Weight;
 
 use super::candidates::Candidate;
 use super::layout::{Layout, Place, Use};
-use super::outcome::{Decision, DevicePlan, Plan};
+use super::outcome::{ComputeSource, Decision, DevicePlan, Plan};
 use super::refusal::PlanError;
 use super::{Planner, Tried, Verdict, default_context};
 use crate::engine::options::{CPU, CacheType, LoadMode};
@@ -42,7 +42,9 @@ impl Planner<'_> {
             overrides: self.overrides(layout),
             load_mode,
             repack,
-            devices: self.devices(layout, streamed_bytes),
+            fused_attention: !self.wishes.no_fused_attention,
+            devices: self.devices(tried, streamed_bytes),
+            compute_source: ComputeSource::Formula { why: String::new() },
             streamed_bytes,
             fast_bytes_per_token: layout.fast_bytes,
             slow_bytes_per_token: layout.slow_bytes,
@@ -186,7 +188,9 @@ impl Planner<'_> {
         warnings
     }
 
-    fn devices(&self, layout: &Layout, streamed_bytes: u64) -> Vec<DevicePlan> {
+    fn devices(&self, tried: &Tried, streamed_bytes: u64) -> Vec<DevicePlan> {
+        let layout = &tried.layout;
+        let slack = self.problem(&tried.candidate, tried.micro_batch_tokens).gpu_slack();
         let row = |name: &str, description: &str, used: &Use, why: String| DevicePlan {
             name: name.to_owned(),
             description: description.to_owned(),
@@ -201,7 +205,7 @@ impl Planner<'_> {
         for (index, gpu) in self.machine.gpus.iter().enumerate() {
             let why = self.contents(layout, Place::Gpu(index));
             let plan = row(&gpu.name, &gpu.description, &layout.gpus[index], why);
-            let (capacity_bytes, margin_bytes) = (gpu.free_bytes, gpu.margin_bytes);
+            let (capacity_bytes, margin_bytes) = (gpu.free_bytes, gpu.margin_bytes + slack);
             devices.push(DevicePlan { capacity_bytes, margin_bytes, ..plan });
         }
         let mut why = self.contents(layout, Place::Memory);
