@@ -12,7 +12,7 @@ theirs() { # two lines: prefill, decode
 }
 ours() {
   "$nfl" bench "$file" --prompt "$prompt" --tokens "$tokens" --depth "$depth" --repeat 1 --threads "$threads" --json --quiet |
-    awk '/"depths"/ {exit} /"median"/ {gsub(/[ ,]/, ""); split($0, part, ":"); print part[2]}'
+    awk '/"tests"/ {exit} /"median"/ {gsub(/[ ,]/, ""); split($0, part, ":"); print part[2]}'
 }
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT

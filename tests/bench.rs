@@ -44,7 +44,7 @@ fn depths_and_parts_are_measured_as_asked() {
     let Some(file) = small_model() else { return };
     let arguments = [&[fixture::text(&file)], &SMALL[..], &["--depth", "0,64"]].concat();
     let object = bench(&arguments);
-    let depths = object["depths"].as_array().unwrap();
+    let depths = object["tests"].as_array().unwrap();
     assert_eq!(depths.len(), 2);
     assert_eq!(depths[1]["depth"], 64);
     for depth in depths {
@@ -52,6 +52,16 @@ fn depths_and_parts_are_measured_as_asked() {
         check(&depth["decode_tokens_per_second"], 3);
     }
     assert_eq!(depths[0]["decode_tokens_per_second"], object["decode_tokens_per_second"]);
+    let arguments = [&arguments[..], &["--batch", "1,3"]].concat();
+    let batches = bench(&arguments)["tests"].take();
+    let tests = batches.as_array().unwrap().iter();
+    let of: Vec<_> = tests.map(|test| (test["depth"].as_u64(), test["batch"].as_u64())).collect();
+    let both = |depth| [(Some(depth), Some(1)), (Some(depth), Some(3))];
+    assert_eq!(of, [both(0), both(64)].concat());
+    for test in batches.as_array().unwrap() {
+        check(&test["prefill_tokens_per_second"], 3);
+        check(&test["decode_tokens_per_second"], 3);
+    }
     let decode = bench(&[fixture::text(&file), "--prompt", "0", "--tokens", "4", "--repeat", "1"]);
     assert!(decode["prefill_tokens_per_second"].is_null());
     check(&decode["decode_tokens_per_second"], 1);
@@ -85,6 +95,7 @@ fn what_cannot_be_measured_is_said() {
         (vec!["bench"], 2, "FILE"),
         (vec!["bench", file, "--prompt", "0", "--tokens", "0"], 2, "nothing to measure"),
         (vec!["bench", file, "--repeat", "0"], 2, "--repeat"),
+        (vec!["bench", file, "--batch", "1,0"], 2, "--batch"),
         (vec!["bench", file, "--vs", "--frobnicate"], 2, "--frobnicate"),
         (vec!["bench", "/nowhere/x.gguf"], 1, "/nowhere/x.gguf"),
         (vec!["bench", file, "--depth", "1000000000"], 1, "8192 is the most"),

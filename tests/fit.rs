@@ -27,10 +27,67 @@ fn a_configuration_is_enough_for_a_described_machine() {
     }
     assert_eq!(weights, plan["weights_bytes"].as_u64().unwrap());
     assert_eq!(devices[0]["kv_bytes"].as_u64(), Some(8192 * 48 * 4 * 128 * 2 * 2));
+    assert_eq!(plan["compute_source"]["from"], "formula");
 
     let table = fixture::nfl(&["fit", config, "--gpu", "12GiB", "--ram", "32GiB"]).expect_success();
     for word in ["device", "weights", "KV", "compute", "free", "why", "experts of blocks", "GPU0"] {
         assert!(table.contains(word), "no {word:?} in\n{table}");
+    }
+}
+
+/// Bytes by kind ("model", "KV", "compute") on the GPU, and on the CPU: as llama.cpp says that it allocated them, in MiB
+/// with two digits behind the point.
+fn allocated(words: &str, kind: &str, is_gpu: bool) -> f64 {
+    let lines = words.lines().filter_map(|line| {
+        let (name, size) = line.split_once(&format!(" {kind} buffer size = "))?;
+        let name = name.split_whitespace().last()?;
+        let is_host = name.starts_with("CPU") || name.ends_with("_Host");
+        (is_gpu != is_host).then(|| size.trim_end_matches(" MiB").parse::<f64>().unwrap())
+    });
+    lines.sum::<f64>() * f64::from(1 << 20)
+}
+
+/// Predicted and allocated bytes differ by less than 5 % (and the rounding of each line): of weights, cache and
+/// intermediate results on each device, and in all.
+pub(crate) fn assert_predicted(plan: &serde_json::Value, words: &str) {
+    const ROUNDING: f64 = 0.011 * 1024.0 * 1024.0; // of two lines
+    let (mut predicted_all, mut allocated_all) = (0.0, 0.0);
+    for device in plan["devices"].as_array().unwrap() {
+        let is_gpu = device["device"] != "CPU";
+        for (key, kind) in
+            [("weights_bytes", "model"), ("kv_bytes", "KV"), ("compute_bytes", "compute")]
+        {
+            let (predicted, allocated) =
+                (device[key].as_f64().unwrap(), allocated(words, kind, is_gpu));
+            let difference = (predicted - allocated).abs();
+            assert!(
+                difference <= 0.05 * allocated + ROUNDING,
+                "{} {key}: {predicted} predicted, {allocated} allocated\n{words}",
+                device["device"]
+            );
+            predicted_all += predicted;
+            allocated_all += allocated;
+        }
+    }
+    let ratio: f64 = predicted_all / allocated_all;
+    assert!((0.95..1.05).contains(&ratio), "{predicted_all} predicted, {allocated_all} allocated");
+}
+
+#[test]
+fn what_is_predicted_is_what_a_run_allocates() {
+    for name in ["stories260K-F16.gguf", "stories260K-mixtral-4x-top2-Q8_0.gguf"] {
+        let Some(file) = fixture::material(&format!("oracle/{name}")) else { return };
+        let file = fixture::text(&file);
+        for flags in [&["--ctx", "2048"][..], &["--ctx", "512", "--no-flash-attention"]] {
+            // As in the file: what is laid out anew is neither mapped nor of the same size.
+            let flags = [flags, &["--no-repack"]].concat();
+            let plan = json(&[&["fit", file, "--json"], &flags[..]].concat());
+            assert_eq!(plan["compute_source"]["from"], "llama.cpp", "{plan}");
+            let run = ["run", file, "Once", "--raw", "-n", "2", "--verbose"];
+            let ran = fixture::nfl(&[&run[..], &flags].concat());
+            assert_eq!(ran.status, 0, "{}", ran.stderr);
+            assert_predicted(&plan, &ran.stderr);
+        }
     }
 }
 

@@ -7,26 +7,28 @@
 //! request to the first token's arrival, decode from that arrival to the end, N computations later,
 //! each with its greedy choice, its text and its message.
 //!
+//! Several sequences at once are asked for at once and share the worker's batches, as those of
+//! several users do; their speed is that of all together.
+//!
 //! Sides that are compared are loaded at the same time and take turns, so that a machine that gets
 //! warm or busy meets them alike.
 
 mod figures;
+mod side;
 mod tokens;
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nfl_models::Hint;
 use thiserror::Error;
 
-use crate::engine::frames::{Done, Event, Generation, LoadInfo, Prompt, Reason};
-use crate::engine::options::LoadRequest;
-use crate::engine::process::{CancelHandle, Engine, EngineError, OnProgress};
-use tokens::Tokens;
+use crate::engine::frames::Reason;
+use crate::engine::process::EngineError;
 
 pub use figures::{Figures, Ratio};
+pub use side::Side;
 
 /// Between measurements of two workers: the threads of the one that just computed go on spinning for
 /// some milliseconds.
@@ -41,12 +43,14 @@ pub struct Workload {
     pub generated_tokens: u32,
     /// Tokens that are in the context before, one test each.
     pub depths: Vec<u32>,
+    /// Sequences that are computed at once, one test each.
+    pub batches: Vec<u32>,
     /// Rounds.
     pub repeats: u32,
 }
 
 impl Workload {
-    /// The context that the deepest test needs.
+    /// The context that a sequence of the deepest test needs.
     pub fn context_tokens(&self) -> u32 {
         let deepest = self.depths.iter().copied().max().unwrap_or(0);
         // Writing begins after one token of prompt, and computes the last token too.
@@ -54,17 +58,39 @@ impl Workload {
         deepest.saturating_add(longest).saturating_add(1)
     }
 
+    /// The sequences that the widest test needs.
+    pub fn sequences(&self) -> u32 {
+        self.batches.iter().copied().max().unwrap_or(1)
+    }
+
     /// Rounds of all tests of one side, warm-up included.
     pub fn steps(&self) -> u64 {
-        self.depths.len() as u64 * u64::from(self.repeats) + 1
+        self.tests().count() as u64 * u64::from(self.repeats) + 1
     }
+
+    /// Depth and sequences of each test.
+    fn tests(&self) -> impl Iterator<Item = Test> {
+        let batches = &self.batches;
+        self.depths
+            .iter()
+            .flat_map(move |&depth| batches.iter().map(move |&batch| Test { depth, batch }))
+    }
+}
+
+/// One test of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Test {
+    depth: u32,
+    batch: u32,
 }
 
 /// What came of one test of one side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// Tokens that were in the context before.
+    /// Tokens that were in the context of each sequence before.
     pub depth: u32,
+    /// Sequences at once; speeds are of all together.
+    pub batch: u32,
     /// Tokens a second that were read; None when reading was left out.
     pub prefill: Option<Figures>,
     /// Tokens a second that were written; None when writing was left out.
@@ -112,126 +138,19 @@ impl Hint for BenchError {
     }
 }
 
-/// A model in its worker, to be measured.
-#[derive(Debug)]
-pub struct Side {
-    engine: Engine,
-    tokens: Tokens,
-}
-
-impl Side {
-    /// Starts `program` as a worker with the model.
-    pub fn start(
-        program: &Path,
-        request: &LoadRequest,
-        on_progress: OnProgress<'_>,
-    ) -> Result<Self, EngineError> {
-        let engine = Engine::start(program, request, on_progress)?;
-        let tokens = Tokens::new(engine.info().vocabulary_tokens);
-        Ok(Self { engine, tokens })
-    }
-
-    /// What was loaded.
-    pub fn info(&self) -> &LoadInfo {
-        self.engine.info()
-    }
-
-    /// Stops what runs, from any thread.
-    pub fn cancel_handle(&self) -> CancelHandle {
-        self.engine.cancel_handle()
-    }
-
-    /// As `llama-bench` does: one prompt, one token.
-    fn warm_up(&mut self, workload: &Workload) -> Result<(), BenchError> {
-        if workload.prompt_tokens > 0 {
-            self.prefill(&[], workload.prompt_tokens)?;
-        }
-        if workload.generated_tokens > 0 {
-            self.decode(&[], 1)?;
-        }
-        Ok(())
-    }
-
-    /// One round: tokens a second of reading and of writing.
-    fn round(
-        &mut self,
-        workload: &Workload,
-        depth: u32,
-    ) -> Result<(Option<f64>, Option<f64>), BenchError> {
-        let before = self.tokens.fresh(depth);
-        if depth > 0 {
-            self.generate(before.clone(), 0, 1)?;
-        }
-        let (prompt, generated) = (workload.prompt_tokens, workload.generated_tokens);
-        let prefill = if prompt > 0 { Some(self.prefill(&before, prompt)?) } else { None };
-        let decode = if generated > 0 { Some(self.decode(&before, generated)?) } else { None };
-        Ok((prefill, decode))
-    }
-
-    fn prefill(&mut self, before: &[i32], count: u32) -> Result<f64, BenchError> {
-        let prompt = [before, &self.tokens.fresh(count)].concat();
-        let (first_token, _) = self.generate(prompt, before.len() as u32, 1)?;
-        Ok(f64::from(count) / first_token.as_secs_f64())
-    }
-
-    fn decode(&mut self, before: &[i32], count: u32) -> Result<f64, BenchError> {
-        let prompt = [before, &self.tokens.fresh(1)].concat();
-        let (_, rest) = self.generate(prompt, before.len() as u32, count + 1)?;
-        Ok(f64::from(count) / rest.as_secs_f64())
-    }
-
-    /// Times from the request to the first token, and from there to the end.
-    fn generate(
-        &mut self,
-        prompt: Vec<i32>,
-        depth: u32,
-        count: u32,
-    ) -> Result<(Duration, Duration), BenchError> {
-        let request =
-            Generation { ignore_end: true, ..Generation::greedy(Prompt::Tokens(prompt), count) };
-        let started = Instant::now();
-        let mut first = None;
-        let done = self.engine.generate(&request, &mut |event| {
-            if matches!(event, Event::Token { id: Some(_), .. }) {
-                first.get_or_insert_with(Instant::now);
-            }
-            ControlFlow::Continue(())
-        })?;
-        let ended = Instant::now();
-        check(&done, depth, count)?;
-        let first = first.unwrap_or(ended);
-        Ok((first - started, ended - first))
-    }
-}
-
-/// Whether as much was computed as is timed.
-fn check(done: &Done, depth: u32, asked: u32) -> Result<(), BenchError> {
-    if done.reason == Reason::Cancelled {
-        return Err(BenchError::Stopped);
-    }
-    if done.generated_tokens != asked {
-        let (generated, reason) = (done.generated_tokens, done.reason);
-        return Err(BenchError::Short { asked, generated, reason });
-    }
-    if done.cached_tokens != depth {
-        return Err(BenchError::Depth { depth, kept: done.cached_tokens });
-    }
-    Ok(())
-}
-
-/// Measures the sides in turns; the outcomes are by side and by depth. `step` is called before each
+/// Measures the sides in turns; the outcomes are by side and by test. `step` is called before each
 /// round and says whether to go on.
 pub fn measure(
     sides: &mut [Side],
     workload: &Workload,
     step: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Vec<Vec<Outcome>>, BenchError> {
-    let mut turn = |side: &mut Side, depth: Option<u32>| {
+    let mut turn = |side: &mut Side, test: Option<Test>| {
         if step().is_break() {
             return Err(BenchError::Stopped);
         }
-        match depth {
-            Some(depth) => side.round(workload, depth),
+        match test {
+            Some(test) => side.round(workload, test),
             None => side.warm_up(workload).map(|()| (None, None)),
         }
     };
@@ -239,21 +158,22 @@ pub fn measure(
         turn(side, None)?;
     }
     let mut outcomes = vec![Vec::new(); sides.len()];
-    for &depth in &workload.depths {
+    for test in workload.tests() {
         let mut samples = vec![(Vec::new(), Vec::new()); sides.len()];
         for round in 0..workload.repeats {
             for place in order(sides.len(), round) {
                 if sides.len() > 1 {
                     thread::sleep(PAUSE);
                 }
-                let (prefill, decode) = turn(&mut sides[place], Some(depth))?;
+                let (prefill, decode) = turn(&mut sides[place], Some(test))?;
                 samples[place].0.extend(prefill);
                 samples[place].1.extend(decode);
             }
         }
         for (outcome, (prefill, decode)) in outcomes.iter_mut().zip(samples) {
             let (prefill, decode) = (Figures::new(prefill), Figures::new(decode));
-            outcome.push(Outcome { depth, prefill, decode });
+            let Test { depth, batch } = test;
+            outcome.push(Outcome { depth, batch, prefill, decode });
         }
     }
     Ok(outcomes)
@@ -281,24 +201,12 @@ mod tests {
             prompt_tokens,
             generated_tokens,
             depths: depths.to_vec(),
-            repeats: 1,
+            batches: vec![1, 4],
+            repeats: 2,
         };
         assert_eq!(workload(512, 128, &[0, 1024]).context_tokens(), 1024 + 512 + 1);
         assert_eq!(workload(0, 128, &[0]).context_tokens(), 130);
-    }
-
-    #[test]
-    fn what_was_not_computed_is_not_timed() {
-        let done = Done {
-            reason: Reason::Length,
-            cached_tokens: 8,
-            generated_tokens: 4,
-            ..Done::cancelled()
-        };
-        assert!(check(&done, 8, 4).is_ok());
-        assert!(matches!(check(&done, 0, 4), Err(BenchError::Depth { kept: 8, .. })));
-        assert!(matches!(check(&done, 8, 5), Err(BenchError::Short { generated: 4, .. })));
-        let cancelled = Done { reason: Reason::Cancelled, ..done };
-        assert!(matches!(check(&cancelled, 8, 4), Err(BenchError::Stopped)));
+        let deep = workload(512, 128, &[0, 1024]);
+        assert_eq!((deep.sequences(), deep.steps()), (4, 2 * 2 * 2 + 1));
     }
 }
