@@ -147,7 +147,7 @@ impl PlacementArguments {
         let mut request = self.unplanned(file, hardware::default_threads());
         request.context.context_tokens = wishes.context_tokens;
         request.context.sequences = wishes.sequences.max(1);
-        let planned = plan_file(file, program, wishes)?;
+        let planned = plan_file(file, program, &wishes)?;
         let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
         let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
         if let Some(threads) = threads {
@@ -191,7 +191,7 @@ impl PlacementArguments {
 }
 
 /// The plan for a file on this machine, by what measuring has found and still fits; None where nothing can be planned.
-fn plan_file(file: &Path, program: &Path, wishes: Wishes) -> Result<Option<Planned>, Failure> {
+fn plan_file(file: &Path, program: &Path, wishes: &Wishes) -> Result<Option<Planned>, Failure> {
     let Ok(gguf) = Gguf::open(file) else { return Ok(None) };
     if preflight(&gguf).is_err() {
         return Ok(None);
@@ -206,7 +206,7 @@ fn plan_file(file: &Path, program: &Path, wishes: Wishes) -> Result<Option<Plann
             return Ok(Some(Planned { plan, tuned: Some(tuned) }));
         }
     }
-    Ok(Some(Planned { plan: here.plan(&wishes, Asking::NearLimits)?, tuned: None }))
+    Ok(Some(Planned { plan: here.plan(wishes, Asking::NearLimits)?, tuned: None }))
 }
 
 /// When llama.cpp is asked what it will reserve.

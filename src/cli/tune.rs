@@ -27,8 +27,9 @@ const GAIN_MIN: f64 = 0.03;
 
 /// Find out by measuring how a model runs fastest here, and remember it for `nfl run`.
 ///
-/// A few plans (threads, weights laid out anew or not, mapped or read, micro-batch) are run shortly, in turns so that a
-/// busy moment hits all alike. What wins by more than 3 % over the plan is remembered for this file on this machine.
+/// A few plans (threads, weights laid out anew or not, mapped or read, micro-batch, attention) are run shortly, in turns
+/// so that a busy moment hits all alike. What wins by more than 3 % over the plan is remembered for this file on this
+/// machine.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A GGUF file; of a split model, any of its files.
@@ -121,6 +122,9 @@ fn trials(here: &Here<'_>) -> Result<Vec<Trial>, Failure> {
         Tuned { load_mode: Some(read), ..Tuned::default() },
         Tuned { micro_batch_tokens: Some(micro_batch), ..Tuned::default() },
     ];
+    if planned.fused_attention && !planned.value_type.tensor_type().is_quantized() {
+        others.push(Tuned { fused_attention: Some(false), ..Tuned::default() });
+    }
     if other_threads != threads {
         others.push(Tuned { threads: Some(other_threads), ..Tuned::default() });
     }

@@ -58,7 +58,7 @@ mod tests {
 
     use super::*;
     use crate::engine::llama::LogLevel;
-    use crate::engine::options::LoadMode;
+    use crate::engine::options::{FlashAttention, LoadMode};
     use crate::engine::plan::compute::{Graph, compute_bytes};
     use nfl_converters::Outline;
     use nfl_models::footprint::{Cache, Footprint};
@@ -103,7 +103,7 @@ mod tests {
     }
 
     /// llama.cpp takes the inventories of these shapes, and reserves for them what the formula
-    /// says: never more than 6 % beyond it, and seldom far less.
+    /// says: never more than 6 % beyond it (11 % where attention is not fused), and never far less.
     #[test]
     #[ignore = "run by the one above"]
     fn alone_real_shapes_load_and_take_what_is_predicted() {
@@ -126,11 +126,20 @@ mod tests {
             "granite-3.1-1b-a400m/config.json",
         ] {
             let Some((footprint, file)) = hollow(name) else { return };
-            for (context_tokens, micro_batch_tokens) in
-                [(4096, 512), (4096, 64), (32_768, 512), (32_768, 2048), (8192, 256)]
-            {
+            for (context_tokens, micro_batch_tokens, fused) in [
+                (4096, 512, true),
+                (4096, 64, true),
+                (32_768, 512, true),
+                (32_768, 2048, true),
+                (8192, 256, true),
+                (4096, 512, false),
+                (4096, 64, false),
+                (32_768, 512, false),
+            ] {
                 let mut options = ContextOptions::with_threads(2);
                 options.micro_batch_tokens = micro_batch_tokens;
+                options.flash_attention =
+                    if fused { FlashAttention::Auto } else { FlashAttention::Off };
                 let (backend, model) = (Backend::get(), ModelOptions::default());
                 let measured =
                     measure(backend, file.path(), &model, &options, context_tokens).unwrap();
@@ -138,12 +147,14 @@ mod tests {
                     context_tokens: context_tokens.into(),
                     micro_batch_tokens: micro_batch_tokens.into(),
                     sequences: 1,
-                    fused: true,
+                    fused,
                 };
                 let predicted = compute_bytes(footprint.shape(), &graph) as f64;
                 let ratio = measured.compute_bytes[0].1 as f64 / predicted;
-                let place = format!("{name}, {context_tokens}, {micro_batch_tokens}: {ratio:.3}");
-                assert!((0.70..=1.06).contains(&ratio), "{place}");
+                let place =
+                    format!("{name}, {context_tokens}, {micro_batch_tokens}, {fused}: {ratio:.3}");
+                let most = if fused { 1.06 } else { 1.11 };
+                assert!((0.85..=most).contains(&ratio), "{place}");
             }
         }
     }

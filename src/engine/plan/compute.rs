@@ -16,8 +16,9 @@ const LOGITS_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of one intermediate value.
 const VALUE: u64 = 4;
 
-/// Bytes of one entry of an attention mask.
-const MASK: u64 = 2;
+/// Bytes of one entry of an attention mask: of the fused pass, and of separate steps.
+const MASK_FUSED: u64 = 2;
+const MASK: u64 = 4;
 
 /// What the buffer's size depends on besides the shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,11 +101,15 @@ pub fn compute_bytes(shape: &Shape, graph: &Graph) -> u64 {
     let experts = if shape.experts > 0 { 2 * experts_out + 6 * embedding } else { 0 };
     let queries = heads * (shape.key_length + shape.value_length);
     let attention = queries * 3 / 2 + 4 * embedding;
-    let scores = if graph.fused { 0 } else { heads * graph.context_tokens + 8 * embedding };
-    let rows = logits_rows(shape, tokens);
-    let logits = rows * shape.vocabulary * VALUE + tokens * 5 * embedding * VALUE;
+    let beside_scores = queries + 9 * embedding / 2;
+    let scores = if graph.fused { 0 } else { heads * graph.context_tokens + beside_scores };
+    let rows = logits_rows(shape, tokens) * shape.vocabulary * VALUE;
+    let masks = masks(shape, graph);
+    // Masks are done with when logits are made: what they leave is used when it is large enough.
+    let rows = if masks >= rows { 0 } else { rows };
+    let logits = rows + tokens * 5 * embedding * VALUE;
     let widest = feed_forward.max(experts).max(attention).max(scores);
-    masks(shape, graph) + (widest * tokens * VALUE).max(logits) + inputs(shape, tokens)
+    masks + (widest * tokens * VALUE).max(logits) + inputs(shape, tokens)
 }
 
 /// One mask over the context, and one over the window where some blocks have one.
@@ -115,7 +120,8 @@ fn masks(shape: &Shape, graph: &Graph) -> u64 {
         let needed = window * graph.sequences + graph.micro_batch_tokens;
         needed.min(context).next_multiple_of(CONTEXT_STEP_TOKENS)
     });
-    (context + window) * graph.micro_batch_tokens * MASK
+    let entry = if graph.fused { MASK_FUSED } else { MASK };
+    (context + window) * graph.micro_batch_tokens * entry
 }
 
 /// Positions, numbers of tokens and places in the cache.

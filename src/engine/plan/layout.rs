@@ -55,6 +55,8 @@ pub(super) struct Problem<'a> {
     pub(super) pins: &'a [Option<Place>],
     /// What llama.cpp was found to reserve with this cache, when it was asked.
     pub(super) seed: Option<&'a Seed>,
+    /// How many times as much as the formula tells a GPU may reserve, by what was found with others.
+    pub(super) excess: f64,
 }
 
 /// Where everything lies.
@@ -196,10 +198,11 @@ impl Problem<'_> {
 
     /// Bytes of intermediate results on a GPU.
     fn gpu_compute(&self, gpu: usize, behind: &Behind) -> u64 {
-        match self.seed {
-            Some(seed) => seed.gpus[gpu],
-            None => gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind),
+        if let Some(seed) = self.seed {
+            return seed.gpus[gpu];
         }
+        let bytes = gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind);
+        (bytes as f64 * self.excess) as u64
     }
 
     /// What is left free on each GPU because a formula may be wrong.

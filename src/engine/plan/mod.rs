@@ -125,6 +125,7 @@ impl Planner<'_> {
             fused,
             pins: &self.pins,
             seed: self.seeds.iter().find(|seed| (seed.cache, seed.fused) == (cache, fused)),
+            excess: self.seeds.iter().map(|seed| seed.excess).fold(1.0, f64::max),
         }
     }
 

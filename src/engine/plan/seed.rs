@@ -16,7 +16,7 @@ use crate::engine::reserve::Reserved;
 const ROUNDS_MAX: u32 = 4;
 
 /// What llama.cpp reserves with a context, a cache and a micro-batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seed {
     pub(super) cache: Cache,
     pub(super) fused: bool,
@@ -24,6 +24,9 @@ pub(super) struct Seed {
     pub(super) gpus: Vec<u64>,
     /// Bytes in main memory.
     pub(super) memory: u64,
+    /// How many times as much as was thought some GPU reserves; at least 1. It warns of what was
+    /// not asked about.
+    pub(super) excess: f64,
 }
 
 impl Seed {
@@ -34,12 +37,16 @@ impl Seed {
             fused: !wishes.no_fused_attention,
             gpus: vec![0; machine.gpus.len()],
             memory: 0,
+            excess: 1.0,
         };
         for (name, bytes) in &reserved.buffers {
             match is_of(name) {
                 Some(gpu) => seed.gpus[gpu] += bytes,
                 None => seed.memory += bytes,
             }
+        }
+        for (found, told) in seed.gpus.iter().zip(&plan.devices) {
+            seed.excess = seed.excess.max(*found as f64 / told.compute_bytes.max(1) as f64);
         }
         seed
     }
@@ -55,6 +62,7 @@ impl Seed {
             *ours = (*ours).max(*theirs);
         }
         self.memory = self.memory.max(other.memory);
+        self.excess = self.excess.max(other.excess);
     }
 }
 
@@ -96,4 +104,84 @@ pub fn plan_reserved(
         }
     }
     Ok(Plan { compute_source, ..plan })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan;
+    use super::super::tests::{footprint, machine};
+    use super::*;
+    use nfl_models::Level;
+
+    const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
+
+    const MIXTURE: &str = "configs/Qwen3-30B-A3B.json";
+
+    /// A llama.cpp whose buffer on the card grows with what stays behind.
+    fn answer(plan: &Plan, bytes: u64) -> Reserved {
+        let behind: usize = plan.overrides.iter().map(|each| each.pattern.len()).sum();
+        let buffers = vec![
+            ("GPU0".to_owned(), bytes + behind as u64 * MIB / 64),
+            ("Vulkan_Host".to_owned(), 3 * MIB),
+            ("CPU".to_owned(), MIB),
+        ];
+        Reserved { buffers, took_ms: 10.0 }
+    }
+
+    #[test]
+    fn the_plan_rests_on_what_was_answered_for_it() {
+        let Some(footprint) = footprint(MIXTURE, Level::Q4_K_M) else { return };
+        for gpu in [6, 12, 24] {
+            let machine = machine(&[gpu * GIB], 64 * GIB);
+            let wishes = Wishes::default();
+            let formula = plan(&footprint, &machine, &wishes).unwrap();
+            for bytes in [20 * MIB, 200 * MIB, GIB] {
+                let mut asked = 0;
+                let found = plan_reserved(&footprint, &machine, &wishes, &mut |plan| {
+                    asked += 1;
+                    Ok(answer(plan, bytes))
+                });
+                let found = found.unwrap();
+                let ComputeSource::Reserved { took_ms } = found.compute_source else {
+                    panic!("{:?}", found.compute_source)
+                };
+                assert_eq!(took_ms, 10 * asked);
+                let own = answer(&found, bytes);
+                let card = &found.devices[0];
+                assert!(card.compute_bytes >= own.buffers[0].1, "{card:?}");
+                assert!(card.used_bytes() <= card.capacity_bytes - card.margin_bytes, "{card:?}");
+                assert_eq!(found.devices[1].compute_bytes, 4 * MIB);
+                // What llama.cpp does not need is filled; what it needs is not.
+                let taken = card.compute_bytes;
+                let told = formula.devices[0].compute_bytes;
+                let (ours, theirs) = (found.slow_bytes_per_token, formula.slow_bytes_per_token);
+                let is_alike = found.micro_batch_tokens == formula.micro_batch_tokens;
+                assert!(!is_alike || taken > told || ours <= theirs, "{ours} {theirs}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_an_answer_the_formula_stands_with_the_reason() {
+        let Some(footprint) = footprint(MIXTURE, Level::Q4_K_M) else { return };
+        let machine = machine(&[12 * GIB], 64 * GIB);
+        let wishes = Wishes::default();
+        let formula = plan(&footprint, &machine, &wishes).unwrap();
+        let mut answers = vec![Err("it died".to_owned()), Ok(answer(&formula, MIB))];
+        let found =
+            plan_reserved(&footprint, &machine, &wishes, &mut |_| answers.pop().unwrap()).unwrap();
+        assert_eq!(found.compute_source, ComputeSource::Formula { why: "it died".to_owned() });
+        assert_eq!(found.devices, formula.devices);
+    }
+
+    #[test]
+    fn what_was_pinned_and_does_not_fit_is_refused() {
+        let Some(footprint) = footprint(MIXTURE, Level::Q4_K_M) else { return };
+        let machine = machine(&[12 * GIB], 64 * GIB);
+        let wishes = Wishes { gpu_layers: Some(49), ..Wishes::default() };
+        let refused =
+            plan_reserved(&footprint, &machine, &wishes, &mut |plan| Ok(answer(plan, 12 * GIB)));
+        assert!(matches!(refused, Err(PlanError::GpuLayers { .. })), "{refused:?}");
+    }
 }

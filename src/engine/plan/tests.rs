@@ -36,7 +36,7 @@ pub(super) fn footprint(name: &str, level: Level) -> Option<Footprint> {
     Some(Outline::read(&folder.join(name)).unwrap().footprint(level).unwrap())
 }
 
-fn machine(gpus: &[u64], memory: u64) -> Machine {
+pub(super) fn machine(gpus: &[u64], memory: u64) -> Machine {
     let card = |(index, bytes): (usize, &u64)| {
         Gpu::with_free(format!("GPU{index}"), "card".to_owned(), *bytes)
     };

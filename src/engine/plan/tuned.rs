@@ -34,6 +34,8 @@ pub struct Tuned {
     pub load_mode: Option<LoadMode>,
     /// Whether weights are laid out anew for this CPU.
     pub repack: Option<bool>,
+    /// Whether attention is computed in one fused pass.
+    pub fused_attention: Option<bool>,
 }
 
 impl Tuned {
@@ -45,6 +47,9 @@ impl Tuned {
             wishes.load_mode = wishes.load_mode.or(self.load_mode);
         }
         wishes.repack = wishes.repack.or(self.repack);
+        // llama.cpp computes with quantised values in one fused pass only.
+        let is_exact = wishes.value_type.is_none_or(|kind| !kind.tensor_type().is_quantized());
+        wishes.no_fused_attention |= self.fused_attention == Some(false) && is_exact;
     }
 
     /// In words: "threads 2, repack no"; "as planned" when nothing differs.
@@ -57,6 +62,9 @@ impl Tuned {
                 if mode == LoadMode::Read { "weights read" } else { "weights mapped" }.to_owned()
             }),
             self.repack.map(|repack| yes_no(repack).to_owned()),
+            self.fused_attention.map(|fused| {
+                if fused { "fused attention" } else { "attention in steps" }.to_owned()
+            }),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         if parts.is_empty() { "as planned".to_owned() } else { parts.join(", ") }
@@ -123,6 +131,7 @@ fn remember_in(path: &Path, key: String, tuned: &Tuned) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::options::CacheType;
 
     #[test]
     fn what_is_remembered_is_recalled_and_damage_is_no_memory() {
@@ -149,5 +158,12 @@ mod tests {
         let mut wishes = Wishes { repack: Some(true), ..Wishes::default() };
         tuned.complete(&mut wishes);
         assert_eq!((wishes.repack, wishes.micro_batch_tokens), (Some(true), Some(256)));
+        let tuned = Tuned { fused_attention: Some(false), ..Tuned::default() };
+        tuned.complete(&mut wishes);
+        assert!(wishes.no_fused_attention);
+        let value_type = Some(CacheType::Q8_0);
+        let mut wishes = Wishes { value_type, ..Wishes::default() };
+        tuned.complete(&mut wishes);
+        assert!(!wishes.no_fused_attention);
     }
 }
