@@ -65,9 +65,13 @@ impl Report<'_> {
             let ratio = |(ours, base): (&Outcome, &Outcome)| {
                 let ratio = of(ours)?.ratio_to(of(base)?);
                 let Ratio { of_medians, min, max } = ratio;
-                Some(
-                    json!({ "depth": ours.depth, "batch": ours.batch, "of_medians": of_medians, "min": min, "max": max }),
-                )
+                Some(json!({
+                    "depth": ours.depth,
+                    "batch": ours.batch,
+                    "of_medians": of_medians,
+                    "min": min,
+                    "max": max,
+                }))
             };
             pairs.filter_map(ratio).collect()
         };

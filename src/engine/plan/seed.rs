@@ -179,7 +179,12 @@ mod tests {
     fn what_was_pinned_and_does_not_fit_is_refused() {
         let Some(footprint) = footprint(MIXTURE, Level::Q4_K_M) else { return };
         let machine = machine(&[12 * GIB], 64 * GIB);
-        let wishes = Wishes { gpu_layers: Some(49), ..Wishes::default() };
+        let wishes = Wishes {
+            gpu_layers: Some(49),
+            context_tokens: Some(16_384),
+            micro_batch_tokens: Some(512),
+            ..Wishes::default()
+        };
         let refused =
             plan_reserved(&footprint, &machine, &wishes, &mut |plan| Ok(answer(plan, 12 * GIB)));
         assert!(matches!(refused, Err(PlanError::GpuLayers { .. })), "{refused:?}");

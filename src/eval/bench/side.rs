@@ -65,25 +65,35 @@ impl Side {
         let before: Vec<Vec<i32>> =
             (0..test.batch).map(|_| self.tokens.fresh(test.depth)).collect();
         if test.depth > 0 {
-            self.generate(before.clone(), 0, 1)?;
+            self.fill(&before)?;
         }
         let (prompt, generated) = (workload.prompt_tokens, workload.generated_tokens);
         let prefill = if prompt > 0 { Some(self.prefill(&before, prompt)?) } else { None };
+        // What was read behind it makes a sequence a longer conversation, which the worker leaves
+        // alone: it takes the place of another one, and of several some are gone then.
+        if test.depth > 0 && test.batch > 1 && prompt > 0 {
+            self.fill(&before)?;
+        }
         let decode = if generated > 0 { Some(self.decode(&before, generated)?) } else { None };
         Ok((prefill, decode))
+    }
+
+    /// Puts into the context of each sequence what is to be there.
+    fn fill(&self, before: &[Vec<i32>]) -> Result<(), BenchError> {
+        self.generate(before.to_vec(), None, 1).map(|_| ())
     }
 
     /// Reads so many tokens of each sequence behind what is in its context.
     fn prefill(&mut self, before: &[Vec<i32>], count: u32) -> Result<f64, BenchError> {
         let prompts = self.prompts(before, count);
-        let times = self.generate(prompts, depth(before), 1)?;
+        let times = self.generate(prompts, Some(depth(before)), 1)?;
         Ok(f64::from(count) * before.len() as f64 / times.until_first.as_secs_f64())
     }
 
     /// Writes so many tokens of each sequence behind what is in its context and one more.
     fn decode(&mut self, before: &[Vec<i32>], count: u32) -> Result<f64, BenchError> {
         let prompts = self.prompts(before, 1);
-        let times = self.generate(prompts, depth(before), count + 1)?;
+        let times = self.generate(prompts, Some(depth(before)), count + 1)?;
         Ok(times.tokens_after as f64 / times.after_first.as_secs_f64())
     }
 
@@ -91,11 +101,11 @@ impl Side {
         before.iter().map(|before| [&before[..], &self.tokens.fresh(count)].concat()).collect()
     }
 
-    /// Lets all prompts be continued at once.
+    /// Lets all prompts be continued at once; of each, `depth` tokens must be in the context.
     fn generate(
         &self,
         prompts: Vec<Vec<i32>>,
-        depth: u32,
+        depth: Option<u32>,
         count: u32,
     ) -> Result<Times, BenchError> {
         let engine = &self.engine;
@@ -134,7 +144,7 @@ struct Heard {
     ended: Instant,
 }
 
-fn listen(mut answer: Answer<'_>, depth: u32, count: u32) -> Result<Heard, BenchError> {
+fn listen(mut answer: Answer<'_>, depth: Option<u32>, count: u32) -> Result<Heard, BenchError> {
     let mut tokens = Vec::with_capacity(count as usize);
     loop {
         match answer.next_event()? {
@@ -172,7 +182,7 @@ impl Times {
 }
 
 /// Whether as much was computed as is timed.
-fn check(done: &Done, depth: u32, asked: u32) -> Result<(), BenchError> {
+fn check(done: &Done, depth: Option<u32>, asked: u32) -> Result<(), BenchError> {
     if done.reason == Reason::Cancelled {
         return Err(BenchError::Stopped);
     }
@@ -180,10 +190,12 @@ fn check(done: &Done, depth: u32, asked: u32) -> Result<(), BenchError> {
         let (generated, reason) = (done.generated_tokens, done.reason);
         return Err(BenchError::Short { asked, generated, reason });
     }
-    if done.cached_tokens != depth {
-        return Err(BenchError::Depth { depth, kept: done.cached_tokens });
+    match depth {
+        Some(depth) if done.cached_tokens != depth => {
+            Err(BenchError::Depth { depth, kept: done.cached_tokens })
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -212,10 +224,10 @@ mod tests {
             generated_tokens: 4,
             ..Done::cancelled()
         };
-        assert!(check(&done, 8, 4).is_ok());
-        assert!(matches!(check(&done, 0, 4), Err(BenchError::Depth { kept: 8, .. })));
-        assert!(matches!(check(&done, 8, 5), Err(BenchError::Short { generated: 4, .. })));
+        assert!(check(&done, Some(8), 4).is_ok());
+        assert!(matches!(check(&done, Some(0), 4), Err(BenchError::Depth { kept: 8, .. })));
+        assert!(matches!(check(&done, Some(8), 5), Err(BenchError::Short { generated: 4, .. })));
         let cancelled = Done { reason: Reason::Cancelled, ..done };
-        assert!(matches!(check(&cancelled, 8, 4), Err(BenchError::Stopped)));
+        assert!(matches!(check(&cancelled, None, 4), Err(BenchError::Stopped)));
     }
 }
