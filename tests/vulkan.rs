@@ -18,7 +18,8 @@ const MIXTURE: &str = "derived/stories260K-hf-mixtral-4x-top2";
 fn run(file: &Path, placement: &[&str], has_modules: bool) -> (String, String) {
     let fixed =
         ["run", "--raw", "--temperature", "0", "--tokens", "60", "--threads", "1", "--verbose"];
-    let arguments = [&fixed[..], placement, &[fixture::text(file), "Once upon a time"]].concat();
+    // The placement last: what follows --cpu-moe would be taken for its number.
+    let arguments = [&fixed[..], &[fixture::text(file), "Once upon a time"], placement].concat();
     let mut attempts = 0;
     loop {
         attempts += 1;
