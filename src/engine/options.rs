@@ -339,12 +339,22 @@ pub struct LoadRequest {
     pub states: Option<StateOptions>,
     /// A small model of the same vocabulary that guesses for this one.
     pub draft: Option<PathBuf>,
+    /// Embed texts and nothing else: no context for generating is made.
+    pub embeddings_only: bool,
 }
 
 impl LoadRequest {
     /// A model alone, in a context as described.
     pub fn new(path: impl Into<PathBuf>, model: ModelOptions, context: ContextOptions) -> Self {
-        Self { path: path.into(), model, context, readable: Vec::new(), states: None, draft: None }
+        Self {
+            path: path.into(),
+            model,
+            context,
+            readable: Vec::new(),
+            states: None,
+            draft: None,
+            embeddings_only: false,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::engine::embedding::{EmbeddingRequest, Embeddings, Pooling};
 use crate::engine::experts::counters::ExpertCounts;
 use crate::engine::llama::Logprobs;
 use crate::engine::options::{LoadRequest, Sampling, Speculation};
@@ -24,7 +25,7 @@ pub struct Call {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
     /// Load a model: answered by Loaded.
-    Load(LoadRequest),
+    Load(Box<LoadRequest>),
     /// The tokens of a text: answered by Tokens.
     Tokenize {
         /// The text.
@@ -57,6 +58,8 @@ pub enum Request {
         /// Positions, ascending.
         positions: Vec<usize>,
     },
+    /// The vectors of texts, or the scores of documents: answered by Embeddings.
+    Embed(Box<EmbeddingRequest>),
     /// Memory in use: answered by Memory.
     Memory,
     /// What runs and waits: answered by Status.
@@ -190,6 +193,8 @@ pub enum Event {
         /// The rows, one after the other.
         values: Vec<f32>,
     },
+    /// The vectors of texts, or the scores of documents.
+    Embeddings(Box<Embeddings>),
     /// Memory in use.
     Memory(MemoryUse),
     /// What runs and waits.
@@ -361,6 +366,12 @@ pub struct LoadInfo {
     pub blocks: u32,
     /// Room of the context in tokens; 0 when only the vocabulary was loaded.
     pub context_tokens: u32,
+    /// The most tokens of a text that is embedded; 0 when only the vocabulary was loaded.
+    pub embedding_tokens: u32,
+    /// How its file says that tokens become an embedding.
+    pub pooling: Option<Pooling>,
+    /// Numbers of an embedding.
+    pub embedding_length: u32,
     /// The context that the model was trained on; 0 when the file does not say.
     pub context_trained_tokens: u32,
     /// Tokens in the vocabulary.
@@ -415,6 +426,24 @@ pub enum Failure {
         /// Room of the context.
         context_tokens: usize,
     },
+    /// A text to embed does not fit.
+    #[error(
+        "text {text}: {tokens} tokens, the most that this model reads at once here is {limit_tokens}"
+    )]
+    TextTooLong {
+        /// Which of the texts, counted from 1.
+        text: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// The most that fit.
+        limit_tokens: usize,
+    },
+    /// A model without a classifier was asked for scores.
+    #[error("the model has no classifier: it cannot rank documents")]
+    NoClassifier,
+    /// A model that gives scores was asked for embeddings.
+    #[error("the model ranks documents: its file says nothing of embeddings")]
+    OnlyRanks,
     /// The request cannot be carried out as it is.
     #[error("{0}")]
     Request(String),
@@ -430,6 +459,9 @@ pub enum Failure {
     /// Only the vocabulary is loaded.
     #[error("only the vocabulary is loaded")]
     VocabularyOnly,
+    /// The model was loaded to embed.
+    #[error("the model is loaded for embeddings only")]
+    EmbeddingsOnly,
     /// The call was cancelled.
     #[error("cancelled")]
     Cancelled,

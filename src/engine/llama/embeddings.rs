@@ -5,18 +5,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use llama_cpp_sys_2 as sys;
-use nfl_models::gguf::Gguf;
 
 use super::context::{AbortFlag, Interrupt, Watch, create, parameters};
-use super::{LlamaError, Model, Token, TokenizeOptions, Vocabulary, logs, text};
-use crate::engine::embedding::{Embedding, EmbeddingOptions, Pooling, normalize};
+use super::{LlamaError, Model, Token, Vocabulary, logs};
+use crate::engine::embedding::{Embedding, Pooling};
 use crate::engine::options::ContextOptions;
 
 /// Texts that are read at once.
-const SEQUENCES_MAX: usize = 32;
-
-/// Where a reranking model's file says how query and document are put together.
-const RERANK_TEMPLATE: &str = "tokenizer.chat_template.rerank";
+pub const TEXTS_MAX: usize = 32;
 
 /// Computes embeddings with one model.
 pub struct Embedder {
@@ -26,7 +22,6 @@ pub struct Embedder {
     model: Arc<Model>,
     vocabulary: Vocabulary,
     pooling: Pooling,
-    normalize: bool,
     /// The most tokens of one text, and of all that are read at once.
     capacity_tokens: usize,
     /// Numbers of one vector.
@@ -48,60 +43,54 @@ impl fmt::Debug for Embedder {
     }
 }
 
+/// How much an embedder takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbedderSize {
+    /// Tokens of the context: the same for all texts, because some models compute by it.
+    pub context_tokens: u32,
+    /// The most tokens of one text, and of all that are read at once; memory grows with it.
+    pub batch_tokens: u32,
+}
+
 impl Embedder {
-    /// For texts of up to `context_tokens` tokens, with a model whose file has a classifier of this
-    /// many scores, if any. Raising `abort` stops a running computation.
+    /// With a model of which `ranks` says whether it can score. Raising `abort` stops a running computation.
     pub fn new(
         model: &Arc<Model>,
         options: &ContextOptions,
-        (context_tokens, classes): (u32, Option<u64>),
-        wanted: &EmbeddingOptions,
+        size: EmbedderSize,
+        (pooling, ranks): (Pooling, bool),
         abort: AbortFlag,
     ) -> Result<Self, LlamaError> {
-        let mut params = parameters(options, context_tokens, SEQUENCES_MAX as u32);
+        let batch_tokens = size.batch_tokens.clamp(1, size.context_tokens);
+        let mut params = parameters(options, size.context_tokens, TEXTS_MAX as u32);
         // A text that is looked at from both sides, or pooled, must be computed as a whole.
-        params.n_batch = context_tokens;
-        params.n_ubatch = context_tokens;
+        params.n_batch = batch_tokens;
+        params.n_ubatch = batch_tokens;
         params.embeddings = true;
-        params.pooling_type = match wanted.pooling {
-            None => sys::LLAMA_POOLING_TYPE_UNSPECIFIED,
-            Some(Pooling::None) => sys::LLAMA_POOLING_TYPE_NONE,
-            Some(Pooling::Mean) => sys::LLAMA_POOLING_TYPE_MEAN,
-            Some(Pooling::Cls) => sys::LLAMA_POOLING_TYPE_CLS,
-            Some(Pooling::Last) => sys::LLAMA_POOLING_TYPE_LAST,
-            Some(Pooling::Rank) => sys::LLAMA_POOLING_TYPE_RANK,
+        params.pooling_type = match pooling {
+            Pooling::None => sys::LLAMA_POOLING_TYPE_NONE,
+            Pooling::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+            Pooling::Cls => sys::LLAMA_POOLING_TYPE_CLS,
+            Pooling::Last => sys::LLAMA_POOLING_TYPE_LAST,
+            Pooling::Rank => sys::LLAMA_POOLING_TYPE_RANK,
         };
         // llama.cpp fails an assertion where the classifier gives less than it has labels for.
-        let ranks = classes == Some(model.classes() as u64);
-        if wanted.pooling == Some(Pooling::Rank) && !ranks {
+        if pooling == Pooling::Rank && !ranks {
             return Err(LlamaError::NoClassifier);
         }
         let mut interrupt = Box::new(Interrupt { flag: abort, watch: None });
-        let pointer = create(model, params, context_tokens, &mut interrupt)?;
-        // SAFETY: the context was just made.
-        let pooling = match unsafe { sys::llama_pooling_type(pointer.as_ptr()) } {
-            sys::LLAMA_POOLING_TYPE_MEAN => Pooling::Mean,
-            sys::LLAMA_POOLING_TYPE_CLS => Pooling::Cls,
-            sys::LLAMA_POOLING_TYPE_LAST => Pooling::Last,
-            sys::LLAMA_POOLING_TYPE_RANK => Pooling::Rank,
-            _ => Pooling::None,
-        };
+        let pointer = create(model, params, size.context_tokens, &mut interrupt)?;
         let width =
             if pooling == Pooling::Rank { model.classes() } else { model.embedding_length() };
-        let embedder = Self {
+        Ok(Self {
             pointer,
             interrupt,
             model: Arc::clone(model),
             vocabulary: model.vocabulary(),
             pooling,
-            normalize: wanted.normalize && pooling != Pooling::Rank,
-            capacity_tokens: context_tokens as usize,
+            capacity_tokens: batch_tokens as usize,
             width,
-        };
-        if pooling == Pooling::Rank && !ranks {
-            return Err(LlamaError::NoClassifier);
-        }
-        Ok(embedder)
+        })
     }
 
     /// Asks this, too, whether a running computation is to be stopped. It must be quick.
@@ -122,41 +111,6 @@ impl Embedder {
     /// Numbers of one vector.
     pub fn width(&self) -> usize {
         self.width
-    }
-
-    /// What the scores of a reranking model stand for, when its file names them.
-    pub fn labels(&self) -> Vec<String> {
-        if self.pooling != Pooling::Rank {
-            return Vec::new();
-        }
-        (0..self.width as u32)
-            .map(|class| {
-                // SAFETY: the model is alive; unknown classes give null.
-                text(unsafe { sys::llama_model_cls_label(self.model.as_ptr(), class) })
-            })
-            .collect()
-    }
-
-    /// The tokens of a query and a document, as a reranking model wants them beside each other.
-    pub fn pair(&self, query: &str, document: &str) -> Result<Vec<Token>, LlamaError> {
-        let vocabulary = &self.vocabulary;
-        let plain = TokenizeOptions { add_special: false, parse_special: false };
-        let template = self.model.metadata_of_any_length(RERANK_TEMPLATE);
-        if let Some(template) = template.filter(|template| !template.is_empty()) {
-            // The texts are put in as they are, but only the template's own words are special.
-            let options = TokenizeOptions { add_special: true, parse_special: true };
-            let whole = template.replace("{query}", query).replace("{document}", document);
-            return vocabulary.tokenize(&whole, options);
-        }
-        let end = vocabulary.end().or_else(|| vocabulary.separator());
-        let mut tokens = Vec::new();
-        tokens.extend(vocabulary.begin().filter(|_| vocabulary.adds_begin()));
-        tokens.extend(vocabulary.tokenize(query, plain)?);
-        tokens.extend(end.filter(|_| vocabulary.adds_end()));
-        tokens.extend(vocabulary.separator().filter(|_| vocabulary.adds_separator()));
-        tokens.extend(vocabulary.tokenize(document, plain)?);
-        tokens.extend(end.filter(|_| vocabulary.adds_end()));
-        Ok(tokens)
     }
 
     /// Whether a text can be embedded; an error says why not.
@@ -187,7 +141,7 @@ impl Embedder {
         embeddings: &mut Vec<Embedding>,
     ) -> Result<(), LlamaError> {
         let (mut count, mut tokens) = (0, 0);
-        for text in texts.iter().take(SEQUENCES_MAX) {
+        for text in texts.iter().take(TEXTS_MAX) {
             self.check(text)?;
             tokens += text.len();
             if tokens > self.capacity_tokens {
@@ -271,14 +225,11 @@ impl Embedder {
         }
         // SAFETY: a vector has `width` entries, in memory of the context that stays until the next
         // batch.
-        let mut vector = unsafe { std::slice::from_raw_parts(pointer, self.width) }.to_vec();
-        if let Some(place) = vector.iter().position(|value| !value.is_finite()) {
-            return Err(LlamaError::NotFinite(place));
+        let vector = unsafe { std::slice::from_raw_parts(pointer, self.width) }.to_vec();
+        match vector.iter().position(|value| !value.is_finite()) {
+            Some(place) => Err(LlamaError::NotFinite(place)),
+            None => Ok(vector),
         }
-        if self.normalize {
-            normalize(&mut vector);
-        }
-        Ok(vector)
     }
 }
 
@@ -287,11 +238,4 @@ impl Drop for Embedder {
         // SAFETY: nobody else owns the context; model and interrupt are dropped after it.
         unsafe { sys::llama_free(self.pointer.as_ptr()) };
     }
-}
-
-/// How many scores the classifier of a file gives; None without a classifier.
-pub fn classifier_scores(gguf: &Gguf) -> Option<u64> {
-    let tensor = gguf.tensor("cls.output.weight").or_else(|| gguf.tensor("cls.weight"))?;
-    // A single row may be stored as a vector.
-    Some(tensor.dimensions.get(1).copied().unwrap_or(1))
 }

@@ -29,6 +29,7 @@ mod logs;
 mod model;
 mod observe;
 mod penalties;
+pub mod ranking;
 mod sampler;
 #[cfg(test)]
 mod sampler_tests;
@@ -54,7 +55,7 @@ pub use backends::Module;
 pub use batch::Batch;
 pub use context::{AbortFlag, Context, Sequence, Watch};
 pub use devices::{Device, DeviceKind, devices};
-pub use embeddings::{Embedder, classifier_scores};
+pub use embeddings::{Embedder, EmbedderSize, TEXTS_MAX};
 pub use fit::{Measured, measure};
 pub use ggml::{BlockError, decode_blocks, encode_blocks};
 pub use infill::{Infill, InfillFile, InfillTokens};
@@ -240,6 +241,9 @@ pub enum LlamaError {
     /// A model without a classifier was asked for scores.
     #[error("the model has no classifier: it cannot rank")]
     NoClassifier,
+    /// A vocabulary without a token between two texts.
+    #[error("the vocabulary has no token that parts a query and a document")]
+    NoSeparator,
     /// Nothing to embed.
     #[error("a text without tokens has no embedding")]
     EmptyText,

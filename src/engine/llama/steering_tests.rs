@@ -7,9 +7,10 @@ use nfl_models::gguf::{Gguf, Metadata};
 
 use super::tiny::{self, FEED_FORWARD, HIDDEN, LAYERS, Noise, Tensor, VOCABULARY};
 use super::{
-    AbortFlag, Adapters, Context, Embedder, Infill, LlamaError, Model, Token, classifier_scores,
+    AbortFlag, Adapters, Context, Embedder, EmbedderSize, Infill, LlamaError, Model, Token,
+    TokenizeOptions, ranking,
 };
-use crate::engine::embedding::{EmbeddingOptions, Pooling, normalize};
+use crate::engine::embedding::{Pooling, normalize};
 use crate::engine::options::ContextOptions;
 use crate::engine::steering::{AdapterUse, ControlUse, Steering};
 
@@ -274,15 +275,15 @@ fn control_vectors_add_their_direction() {
     }
 }
 
-fn embedder(
-    model: &Arc<Model>,
-    pooling: Option<Pooling>,
-    normalize: bool,
-    classes: Option<u64>,
-) -> Embedder {
+/// For texts of 64 tokens and a model that ranks, or that does not.
+fn try_embedder(model: &Arc<Model>, pooling: Pooling, ranks: bool) -> Result<Embedder, LlamaError> {
     let options = ContextOptions::with_threads(1);
-    let wanted = EmbeddingOptions { pooling, normalize };
-    Embedder::new(model, &options, (64, classes), &wanted, AbortFlag::default()).unwrap()
+    let size = EmbedderSize { context_tokens: 64, batch_tokens: 64 };
+    Embedder::new(model, &options, size, (pooling, ranks), AbortFlag::default())
+}
+
+fn embedder(model: &Arc<Model>, pooling: Pooling) -> Embedder {
+    try_embedder(model, pooling, pooling == Pooling::Rank).unwrap()
 }
 
 fn texts() -> Vec<Vec<Token>> {
@@ -303,7 +304,7 @@ fn close(one: &[f32], other: &[f32]) -> bool {
 fn embeddings_are_the_states_behind_the_logits() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny::load(&tiny::llama_file(folder.path(), 5));
-    let mut single = embedder(&model, Some(Pooling::None), false, None);
+    let mut single = embedder(&model, Pooling::None);
     let states = single.embed(&[PROMPT.to_vec()]).unwrap().remove(0);
     assert_eq!((states.vectors.len(), states.tokens), (PROMPT.len(), PROMPT.len() as u32));
     // The logits are the product of the last matrix and the state of the last token.
@@ -314,40 +315,31 @@ fn embeddings_are_the_states_behind_the_logits() {
         .map(|row| row.iter().zip(&states.vectors[PROMPT.len() - 1]).map(|(a, b)| a * b).sum())
         .collect();
     assert!(largest_difference(&product, &logits(&mut tiny::context(&model))) < 2e-2);
-    // Pooled, alone or many in a batch, normalised or not.
+    // Pooled, alone or many in a batch.
     let texts = texts();
     let states = single.embed(&texts).unwrap();
     for pooling in [Pooling::Mean, Pooling::Cls, Pooling::Last] {
-        for normalized in [false, true] {
-            let mut many = embedder(&model, Some(pooling), normalized, None);
-            assert_eq!((many.pooling(), many.width()), (pooling, HIDDEN));
-            for (found, states) in many.embed(&texts).unwrap().iter().zip(&states) {
-                let count = states.vectors.len();
-                let mut expected = match pooling {
-                    Pooling::Cls => states.vectors[0].clone(),
-                    Pooling::Last => states.vectors[count - 1].clone(),
-                    _ => (0..HIDDEN)
-                        .map(|place| {
-                            states.vectors.iter().map(|vector| vector[place]).sum::<f32>()
-                                / count as f32
-                        })
-                        .collect(),
-                };
-                if normalized {
-                    normalize(&mut expected);
-                    let length: f32 = found.vectors[0].iter().map(|value| value * value).sum();
-                    assert!((length - 1.0).abs() < 1e-5);
-                }
-                assert!(close(&found.vectors[0], &expected), "{pooling:?}");
-            }
+        let mut many = embedder(&model, pooling);
+        assert_eq!((many.pooling(), many.width()), (pooling, HIDDEN));
+        for (found, states) in many.embed(&texts).unwrap().iter().zip(&states) {
+            let count = states.vectors.len();
+            let expected = match pooling {
+                Pooling::Cls => states.vectors[0].clone(),
+                Pooling::Last => states.vectors[count - 1].clone(),
+                _ => (0..HIDDEN)
+                    .map(|place| {
+                        states.vectors.iter().map(|vector| vector[place]).sum::<f32>()
+                            / count as f32
+                    })
+                    .collect(),
+            };
+            assert!(close(&found.vectors[0], &expected), "{pooling:?}");
         }
     }
     assert_eq!(single.embed(&[Vec::new()]), Err(LlamaError::EmptyText));
     assert!(matches!(single.embed(&[vec![5; 65]]), Err(LlamaError::ContextFull { .. })));
     assert!(matches!(single.embed(&[vec![-1]]), Err(LlamaError::Token { .. })));
-    let rank = EmbeddingOptions { pooling: Some(Pooling::Rank), normalize: false };
-    let options = ContextOptions::with_threads(1);
-    let refused = Embedder::new(&model, &options, (64, None), &rank, AbortFlag::default());
+    let refused = try_embedder(&model, Pooling::Rank, false);
     assert_eq!(refused.err(), Some(LlamaError::NoClassifier));
 }
 
@@ -520,18 +512,18 @@ fn a_bert_embeds_and_ranks_as_the_formulas_say() {
     let folder = tempfile::tempdir().unwrap();
     let (path, tensors) = bert_file(folder.path());
     nfl_models::preflight(&Gguf::open(&path).unwrap()).unwrap();
-    let classes = classifier_scores(&Gguf::open(&path).unwrap());
+    let classes = ranking::classifier_scores(&Gguf::open(&path).unwrap());
     assert_eq!(classes, Some(CLASSES as u64));
     let model = tiny::load(&path);
     let bert = Bert(&tensors);
     let texts = texts();
     let single = |values: &[f64]| values.iter().map(|value| *value as f32).collect::<Vec<f32>>();
-    let mut each = embedder(&model, Some(Pooling::None), false, classes);
-    let mut mean = embedder(&model, Some(Pooling::Mean), true, classes);
-    // The file's own way.
-    let mut rank = embedder(&model, None, true, classes);
+    let mut each = embedder(&model, Pooling::None);
+    let mut mean = embedder(&model, Pooling::Mean);
+    assert_eq!(Pooling::of(&Gguf::open(&path).unwrap()), Some(Pooling::Rank));
+    let mut rank = embedder(&model, Pooling::Rank);
     assert_eq!((rank.pooling(), rank.width()), (Pooling::Rank, CLASSES));
-    assert_eq!(rank.labels(), ["no", "yes"]);
+    assert_eq!(ranking::labels(&model), ["no", "yes"]);
     let (each, mean) = (each.embed(&texts).unwrap(), mean.embed(&texts).unwrap());
     let rank = rank.embed(&texts).unwrap();
     for (number, text) in texts.iter().enumerate() {
@@ -545,11 +537,33 @@ fn a_bert_embeds_and_ranks_as_the_formulas_say() {
                 (states.iter().map(|state| state[i]).sum::<f64>() / states.len() as f64) as f32
             })
             .collect();
+        let mut found = mean[number].vectors[0].clone();
         normalize(&mut expected);
-        assert!(largest_difference(&mean[number].vectors[0], &expected) < 5e-3);
+        normalize(&mut found);
+        assert!(largest_difference(&found, &expected) < 5e-3);
         let scores = bert.linear("cls.output", &states[..1]).remove(0);
         assert!(largest_difference(&rank[number].vectors[0], &single(&scores)) < 3e-2);
     }
+}
+
+#[test]
+fn a_pair_is_put_together_as_the_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = tiny::load(&tiny::llama_file(folder.path(), 5));
+    let words = |text: &str| {
+        let options = TokenizeOptions { add_special: false, parse_special: false };
+        plain.vocabulary().tokenize(text, options).unwrap()
+    };
+    // This vocabulary asks for a token in front and for none behind a text.
+    let expected = [vec![1], words("cat"), words("dog")].concat();
+    assert_eq!(ranking::pair(&plain, "cat", "dog").unwrap(), expected);
+    let mut metadata = tiny::llama_metadata();
+    metadata.set("tokenizer.chat_template.rerank", "<s>{query}</s><s>{document}</s>");
+    let path = folder.path().join("template.gguf");
+    tiny::write(&path, &metadata, &tiny::llama_tensors(5));
+    // The template brings all special tokens, and nothing is added to them.
+    let expected = [vec![1], words("cat"), vec![2, 1], words("{query} dog"), vec![2]].concat();
+    assert_eq!(ranking::pair(&tiny::load(&path), "cat", "{query} dog").unwrap(), expected);
 }
 
 #[test]

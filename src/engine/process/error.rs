@@ -164,6 +164,19 @@ impl Hint for Failure {
             Self::PromptTooLong { .. } => {
                 Some("shorten the prompt, or ask for a larger context".to_owned())
             }
+            Self::TextTooLong { .. } => Some(
+                "cut it into parts; --ctx N makes room up to what the model was trained on"
+                    .to_owned(),
+            ),
+            Self::NoClassifier => Some(
+                "take a reranking model, or compare embeddings: nfl embed FILE QUERY DOCUMENT …"
+                    .to_owned(),
+            ),
+            Self::OnlyRanks => Some(
+                "rank with it: nfl rerank FILE QUERY DOCUMENT …; --pooling cls or mean takes its states \
+                 all the same"
+                    .to_owned(),
+            ),
             Self::Busy { .. } => Some("try again in a moment".to_owned()),
             _ => None,
         }

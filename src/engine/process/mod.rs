@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::embedding::{EmbeddingRequest, Embeddings};
 use super::frames::{
     Call, Done, Event, Failure, FrameError, Generation, LoadInfo, MemoryUse, PROTOCOL, Reply,
     Request, Status,
@@ -63,7 +64,7 @@ impl Engine {
             info: LoadInfo::default(),
         };
         engine.greet()?;
-        let number = engine.call(Request::Load(request.clone()))?;
+        let number = engine.call(Request::Load(Box::new(request.clone())))?;
         engine.info = loop {
             match engine.next(number)? {
                 Event::Loaded(info) => break *info,
@@ -122,8 +123,38 @@ impl Engine {
     /// Asks for the continuation of a prompt. The reply is stopped when what is returned is dropped
     /// before its end.
     pub fn submit(&self, request: &Generation) -> Result<Answer<'_>, EngineError> {
-        let call = self.call(Request::Generate(Box::new(request.clone())))?;
+        self.answer(Request::Generate(Box::new(request.clone())))
+    }
+
+    /// Asks for the embeddings of texts or the scores of documents; the last event is
+    /// [`Event::Embeddings`]. The work is stopped when what is returned is dropped before its end.
+    pub fn submit_embedding(&self, request: EmbeddingRequest) -> Result<Answer<'_>, EngineError> {
+        self.answer(Request::Embed(Box::new(request)))
+    }
+
+    fn answer(&self, request: Request) -> Result<Answer<'_>, EngineError> {
+        let call = self.call(request)?;
         Ok(Answer { engine: self, call, is_over: false })
+    }
+
+    /// The embeddings of texts or the scores of documents. `on_progress` gets the share of the texts that is done, and
+    /// says whether to go on.
+    pub fn embed(
+        &self,
+        request: EmbeddingRequest,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Embeddings, EngineError> {
+        let mut answer = self.submit_embedding(request)?;
+        loop {
+            match answer.next_event()? {
+                Event::Embeddings(embeddings) => return Ok(*embeddings),
+                Event::Progress(share) if on_progress(share).is_break() => {
+                    return Err(EngineError::Failed(Failure::Cancelled));
+                }
+                Event::Progress(_) => {}
+                event => return Err(unexpected(&event)),
+            }
+        }
     }
 
     /// Continues a prompt. Events arrive as they happen: Progress while a long prompt is read,
@@ -310,10 +341,10 @@ pub struct Answer<'a> {
 }
 
 impl Answer<'_> {
-    /// The next event, waiting for it; the last one is [`Event::Done`].
+    /// The next event, waiting for it; the last one is [`Event::Done`] or [`Event::Embeddings`].
     pub fn next_event(&mut self) -> Result<Event, EngineError> {
         let event = self.engine.next(self.call);
-        self.is_over |= matches!(event, Ok(Event::Done(_)) | Err(_));
+        self.is_over |= matches!(event, Ok(Event::Done(_) | Event::Embeddings(_)) | Err(_));
         event
     }
 

@@ -359,6 +359,7 @@ impl From<LlamaError> for Failure {
     fn from(error: LlamaError) -> Self {
         match error {
             LlamaError::NotFinite(_) => Self::NotFinite(error.to_string()),
+            LlamaError::NoClassifier => Self::NoClassifier,
             LlamaError::Aborted | LlamaError::Cancelled => Self::Cancelled,
             LlamaError::Load { .. } | LlamaError::Context { .. } => Self::Load(error.to_string()),
             LlamaError::Path(_)
@@ -367,7 +368,7 @@ impl From<LlamaError> for Failure {
             | LlamaError::NoTokenizer
             | LlamaError::Infill(_)
             | LlamaError::Adapter { .. }
-            | LlamaError::NoClassifier
+            | LlamaError::NoSeparator
             | LlamaError::EmptyText
             | LlamaError::NoInfill
             | LlamaError::NoInfillFiles

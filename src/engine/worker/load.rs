@@ -9,6 +9,7 @@ use nfl_models::gguf::Gguf;
 use sha2::{Digest, Sha256};
 
 use super::cage::{self, CageInfo, Reach};
+use super::embed::Reader;
 use super::inbox::Inbox;
 use super::memory::memory_use;
 use super::state::lock;
@@ -37,8 +38,10 @@ const FILL_LIMIT: Duration = Duration::from_secs(2);
 /// A loaded model.
 pub(super) struct Loaded {
     pub(super) vocabulary: Vocabulary,
-    /// None when only the vocabulary was asked for.
+    /// None when only the vocabulary, or only embeddings, were asked for.
     pub(super) scheduler: Option<Scheduler>,
+    /// None when only the vocabulary was asked for.
+    pub(super) reader: Option<Reader>,
     /// The model's files.
     pub(super) files: Vec<PathBuf>,
     /// What reading experts has done, when they are read by our own rule.
@@ -77,7 +80,8 @@ pub(super) fn load(
 ) -> Result<(Loaded, LoadInfo), Failure> {
     let started = Instant::now();
     request.context.check()?;
-    let Checked { first, files, mut warnings, layout } = check(&request.path)?;
+    let Checked { gguf, files, mut warnings, layout } = check(&request.path)?;
+    let first = first_file(&gguf, &request.path);
     let backend = Backend::get();
     let mark = backend.mark();
     let available = hardware::memory().available_bytes;
@@ -93,17 +97,22 @@ pub(super) fn load(
         progress(share);
         !lock(inbox).is_pointless()
     })?;
-    let reader = layout.filter(|_| reads_experts).and_then(|layout| {
+    let expert_reader = layout.filter(|_| reads_experts).and_then(|layout| {
         let told = |error| warnings.push(format!("experts are left to the page cache: {error}"));
         let reader = ExpertReader::new(&model, &layout, &files).map_err(told).ok()?;
         Some(if has_gpu { reader } else { reader.with_pinned(&layout) })
     });
-    let counters = reader.as_ref().map(ExpertReader::counters);
+    let counters = expert_reader.as_ref().map(ExpertReader::counters);
     let vocabulary = model.vocabulary();
-    let scheduler = if request.model.vocabulary_only {
+    let reader = if request.model.vocabulary_only {
         None
     } else {
-        let scheduler = open_scheduler(&model, request, inbox, reader)?
+        Some(Reader::new(&model, &gguf, &request.context, inbox)?)
+    };
+    let scheduler = if request.model.vocabulary_only || request.embeddings_only {
+        None
+    } else {
+        let scheduler = open_scheduler(&model, request, inbox, expert_reader)?
             .with_adapters(Adapters::new(&model, &request.path));
         Some(match open_states(request) {
             Ok(Some(states)) => scheduler.with_states(states),
@@ -118,7 +127,7 @@ pub(super) fn load(
     let (serious, mut notes) = sorted_warnings(&lines);
     warnings.extend(serious);
     notes.extend(backend.refused());
-    let loaded = Loaded { vocabulary, scheduler, files, experts: counters };
+    let loaded = Loaded { vocabulary, scheduler, reader, files, experts: counters };
     let load_ms = ms_since(started);
     let info = account(&loaded, request, load_ms);
     warnings.extend(stretched(&info));
@@ -161,8 +170,7 @@ fn sorted_warnings(lines: &[Line]) -> (Vec<String>, Vec<String>) {
 
 /// A model that passed our own check.
 struct Checked {
-    /// The file to load: of a split model the first, by its own name, from which llama.cpp derives the others.
-    first: PathBuf,
+    gguf: Gguf,
     /// All files, as the system names them in its list of mappings.
     files: Vec<PathBuf>,
     warnings: Vec<String>,
@@ -183,11 +191,16 @@ fn check(path: &Path) -> Result<Checked, Failure> {
         refuse(&message, error.hint())
     })?;
     Ok(Checked {
-        first: gguf.files().next().unwrap_or(path).to_owned(),
         files: gguf.files().map(|file| file.canonicalize().unwrap_or(file.to_owned())).collect(),
         warnings: warnings.iter().map(ToString::to_string).collect(),
         layout: Layout::of(&gguf),
+        gguf,
     })
+}
+
+/// The file to load: of a split model the first, by its own name, from which llama.cpp derives the others.
+fn first_file(gguf: &Gguf, path: &Path) -> PathBuf {
+    gguf.files().next().unwrap_or(path).to_owned()
 }
 
 fn open_scheduler(
@@ -226,7 +239,7 @@ fn open_draft(
     model: &Arc<Model>,
     request: &LoadRequest,
 ) -> Result<DraftModel, Failure> {
-    let Checked { first, .. } = check(path)?;
+    let first = first_file(&check(path)?.gguf, path);
     let draft = Model::load(Backend::get(), &first, &request.model, &mut |_| true)?;
     let options = ContextOptions { sequences: 1, ..request.context.clone() };
     let context_tokens = request.context.context_for(model.context_trained_tokens())?;
@@ -287,6 +300,9 @@ fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
         weights_bytes: model.weights_bytes(),
         blocks: model.blocks(),
         context_tokens: context as u32,
+        embedding_tokens: loaded.reader.as_ref().map_or(0, Reader::limit_tokens) as u32,
+        pooling: loaded.reader.as_ref().and_then(|reader| reader.abilities().pooling),
+        embedding_length: model.embedding_length() as u32,
         context_trained_tokens: model.context_trained_tokens(),
         vocabulary_tokens: vocabulary.len() as u32,
         begin: special(vocabulary.begin()),

@@ -2,6 +2,7 @@
 //! closes.
 
 pub mod cage;
+mod embed;
 mod inbox;
 mod load;
 mod memory;

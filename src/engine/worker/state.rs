@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::cage::CageInfo;
+use super::embed::Reader;
 use super::inbox::Inbox;
 use super::load::{Loaded, enter_cage, load};
 use super::platform::Output;
@@ -32,14 +33,24 @@ impl Worker {
 
     /// Answers what has come and computes one step. Returns whether to go on.
     pub(super) fn turn(&mut self) -> bool {
-        let is_idle = self.scheduler().is_none_or(Scheduler::is_idle);
+        let reader = self.loaded.as_ref().and_then(|loaded| loaded.reader.as_ref());
+        let is_idle =
+            self.scheduler().is_none_or(Scheduler::is_idle) && reader.is_none_or(Reader::is_idle);
         lock(&self.inbox).look(is_idle);
         while let Some(call) = { lock(&self.inbox).next_call() } {
             self.answer(call);
         }
         let cancelled = lock(&self.inbox).take_cancelled();
         let Self { outbox, inbox, loaded, .. } = self;
-        if let Some(scheduler) = loaded.as_mut().and_then(|loaded| loaded.scheduler.as_mut()) {
+        let Some(Loaded { scheduler, reader, .. }) = loaded else { return self.goes_on() };
+        if let Some(reader) = reader {
+            let mut emit = |call, event| outbox.send(call, event);
+            for &call in &cancelled {
+                reader.cancel(call, &mut emit);
+            }
+            reader.step(&mut emit);
+        }
+        if let Some(scheduler) = scheduler {
             for call in cancelled {
                 scheduler.cancel(call);
             }
@@ -50,6 +61,10 @@ impl Worker {
             outbox.flush();
             lock(inbox).set_running(std::iter::empty());
         }
+        self.goes_on()
+    }
+
+    fn goes_on(&self) -> bool {
         !self.ended && self.outbox.error.is_none() && !lock(&self.inbox).has_ended()
     }
 
@@ -100,6 +115,12 @@ impl Worker {
                 self.scheduler_mut()?.submit_logits(number, tokens, positions)?;
                 return Ok(None);
             }
+            Request::Embed(request) => {
+                let loaded = self.loaded.as_mut().ok_or(Failure::NotLoaded)?;
+                let reader = loaded.reader.as_mut().ok_or(Failure::VocabularyOnly)?;
+                reader.submit(number, &request)?;
+                return Ok(None);
+            }
             Request::Memory => Event::Memory(self.loaded()?.memory()),
             Request::Status => {
                 Event::Status(self.scheduler().map_or_else(Status::default, Scheduler::status))
@@ -118,10 +139,16 @@ impl Worker {
 
     /// Ends everything that runs or waits.
     fn stop_all(&mut self) {
-        let Self { outbox, loaded, .. } = self;
-        if let Some(scheduler) = loaded.as_mut().and_then(|loaded| loaded.scheduler.as_mut()) {
+        let Self { outbox, loaded: Some(Loaded { scheduler, reader, .. }), .. } = self else {
+            return;
+        };
+        let mut emit = |call, event| outbox.send(call, event);
+        if let Some(reader) = reader {
+            reader.cancel_all(&mut emit);
+        }
+        if let Some(scheduler) = scheduler {
             scheduler.cancel_all();
-            scheduler.admit(&mut |call, event| outbox.send(call, event));
+            scheduler.admit(&mut emit);
         }
     }
 
@@ -143,7 +170,11 @@ impl Worker {
 
     fn scheduler_mut(&mut self) -> Result<&mut Scheduler, Failure> {
         let loaded = self.loaded.as_mut().ok_or(Failure::NotLoaded)?;
-        loaded.scheduler.as_mut().ok_or(Failure::VocabularyOnly)
+        let why = match loaded.reader {
+            Some(_) => Failure::EmbeddingsOnly,
+            None => Failure::VocabularyOnly,
+        };
+        loaded.scheduler.as_mut().ok_or(why)
     }
 }
 
