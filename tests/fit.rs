@@ -148,3 +148,49 @@ fn tuning_is_remembered_and_used() {
     let words = format!("tuned    {}", chosen["plan"].as_str().unwrap());
     assert!(stderr.contains(&words), "no {words:?} in\n{stderr}");
 }
+
+#[test]
+fn a_draft_model_is_counted_beside_the_other() {
+    let configuration = |name: &str| fixture::material(&format!("checkpoints/configs/{name}.json"));
+    let (Some(large), Some(small)) = (configuration("Llama-3.1-8B"), configuration("llama3_2_1b"))
+    else {
+        return;
+    };
+    let (large, small) = (fixture::text(&large), fixture::text(&small));
+    let fit = ["fit", large, "--draft", small, "--json", "--gpu", "6GiB", "--ram", "16GiB"];
+    let plan = json(&fit);
+    assert_eq!(plan["draft"]["context"], plan["context"]);
+    for name in ["GPU0", "CPU"] {
+        let of = |plan: &serde_json::Value| {
+            let devices = plan["devices"].as_array().unwrap();
+            devices.iter().find(|device| device["device"] == name).unwrap().clone()
+        };
+        let used = |device: &serde_json::Value| {
+            let bytes = ["weights_bytes", "kv_bytes", "compute_bytes"];
+            bytes.iter().map(|key| device[key].as_u64().unwrap()).sum::<u64>()
+        };
+        let (model, draft) = (of(&plan), of(&plan["draft"]));
+        let both = used(&model) + used(&draft);
+        let margin = draft["margin_bytes"].as_u64().unwrap();
+        let capacity = if name == "GPU0" { 6_u64 << 30 } else { 16 << 30 };
+        assert!(both + margin <= capacity, "{name}: {both} of {capacity}");
+        assert_eq!(draft["free_bytes"].as_u64().unwrap(), capacity - both);
+    }
+    let table = fixture::nfl(&["fit", large, "--draft", small, "--ram", "16GiB"]).expect_success();
+    assert!(table.contains("draft model: llama at Q4_K_M"), "{table}");
+    let ran = fixture::nfl(&["fit", large, "--draft", large, "--ram", "8GiB", "--no-mmap"]);
+    assert!(ran.status == 1 && ran.stderr.contains("draft model"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("leave --draft out"), "{}", ran.stderr);
+
+    // What was planned is what runs.
+    let Some(file) = fixture::material("oracle/stories260K-F16.gguf") else { return };
+    let file = fixture::text(&file);
+    let run = ["run", file, "Once", "--raw", "-n", "8", "-t", "0", "--threads", "1"];
+    let alone = fixture::nfl(&run).expect_success();
+    let ran = fixture::nfl(&[&run[..], &["--draft", file, "--verbose"]].concat());
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert_eq!(ran.stdout, alone);
+    for words in ["plan     draft model", "draft    context", "as long as the other model's"] {
+        assert!(ran.stderr.contains(words), "no {words:?} in\n{}", ran.stderr);
+    }
+}

@@ -10,7 +10,9 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::placement::{Asking, Here, PlacementArguments};
-use crate::engine::plan::{ComputeSource, Gpu, Machine, MainMemory, Plan, plan, this_machine};
+use crate::engine::plan::{
+    ComputeSource, Gpu, Machine, MainMemory, Plan, plan, plan_with_draft, this_machine,
+};
 use crate::term::{Printer, table, units};
 
 /// Show where a model would lie, what it would take, and why.
@@ -30,6 +32,9 @@ pub(super) struct Arguments {
     /// Plan for a machine with so much main memory, such as 32GiB.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     ram: Option<u64>,
+    /// A draft model beside it: a GGUF file, or a configuration at the same level.
+    #[arg(long, value_name = "MODEL")]
+    draft: Option<PathBuf>,
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,
@@ -43,13 +48,22 @@ fn size(text: &str) -> Result<u64, String> {
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let model = Model::read(&arguments.model, arguments.level)?;
-    let plan = plan_of(&model, arguments)?;
+    let draft = arguments.draft.as_deref().map(|path| Model::read(path, arguments.level));
+    let draft = draft.transpose()?;
+    let (plan, draft_plan) = plans_of(&model, draft.as_ref(), arguments)?;
+    let draft = draft.as_ref().zip(draft_plan.as_ref());
     if arguments.json {
-        let document = document(&model, &plan, arguments);
+        let mut document = document(&model, &plan, &arguments.model);
+        if let (Some((draft, plan)), Some(path)) = (draft, &arguments.draft) {
+            document["draft"] = self::document(draft, plan, path);
+        }
         let text = serde_json::to_string_pretty(&document).expect("keys are strings");
         return Ok(printer.line(&text)?);
     }
     printer.line(describe(&model, &plan).trim_end())?;
+    if let Some((draft, plan)) = draft {
+        printer.line(&format!("\ndraft model: {}", describe(draft, plan).trim_end()))?;
+    }
     for warning in &plan.warnings {
         printer.warn(warning);
     }
@@ -75,26 +89,40 @@ impl Model {
     }
 }
 
-/// The plan for this machine, by what llama.cpp says that it will reserve; by formula for a machine that is described,
-/// or a model that is not there yet.
-fn plan_of(model: &Model, arguments: &Arguments) -> Result<Plan, Failure> {
+/// The plans of a model and its draft model for this machine, by what llama.cpp says that it will reserve; by formula for
+/// a machine that is described, or a model that is not there yet.
+fn plans_of(
+    model: &Model,
+    draft: Option<&Model>,
+    arguments: &Arguments,
+) -> Result<(Plan, Option<Plan>), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
     let is_described = !arguments.gpu.is_empty() || arguments.ram.is_some();
     let machine =
         if is_described { described(arguments, &program) } else { this_machine(&program) };
     let (footprint, wishes) = (&model.footprint, arguments.placement.wishes());
+    let draft = draft.map(|draft| &draft.footprint);
     let why = match (is_described, model.level) {
         (true, _) => "the machine is only described",
         (false, Some(_)) => "there is no GGUF file yet",
         (false, None) => {
             let (file, program, machine) = (&arguments.model, &program, &machine);
-            let here = Here { file, program, footprint, machine };
+            let here = Here { file, program, footprint, draft, machine };
             return Ok(here.plan(&wishes, Asking::Always)?);
         }
     };
-    let plan = plan(footprint, &machine, &wishes)?;
-    Ok(Plan { compute_source: ComputeSource::Formula { why: why.to_owned() }, ..plan })
+    let mut plan_on = |machine: &Machine| {
+        let plan = plan(footprint, machine, &wishes)?;
+        Ok(Plan { compute_source: ComputeSource::Formula { why: why.to_owned() }, ..plan })
+    };
+    Ok(match draft {
+        Some(draft) => {
+            let (model, draft) = plan_with_draft(draft, &machine, &wishes, &mut plan_on)?;
+            (model, Some(draft))
+        }
+        None => (plan_on(&machine)?, None),
+    })
 }
 
 /// The machine that is described, with this one's numbers for what is not.
@@ -171,7 +199,7 @@ fn cost(plan: &Plan) -> String {
     format!("With a full context each token reads {}.\n", parts.join(", "))
 }
 
-fn document(model: &Model, plan: &Plan, arguments: &Arguments) -> serde_json::Value {
+fn document(model: &Model, plan: &Plan, path: &Path) -> serde_json::Value {
     let footprint = &model.footprint;
     let (source, took_ms, why) = match &plan.compute_source {
         ComputeSource::Reserved { took_ms } => ("llama.cpp", Some(*took_ms), None),
@@ -205,7 +233,7 @@ fn document(model: &Model, plan: &Plan, arguments: &Arguments) -> serde_json::Va
         .map(|each| json!({"pattern": each.pattern, "device": each.device}))
         .collect();
     json!({
-        "model": arguments.model.display().to_string(),
+        "model": path.display().to_string(),
         "architecture": footprint.shape().architecture.name,
         "level": model.level.map(Level::name),
         "weights_bytes": footprint.weights_bytes(),

@@ -8,12 +8,14 @@ use nfl_models::{Footprint, preflight};
 
 use super::failure::Failure;
 use crate::engine::options::{
-    CacheType, ContextOptions, ExpertReading, FlashAttention, LoadMode, LoadRequest, ModelOptions,
-    TensorOverride,
+    BATCH_TOKENS_MAX, CacheType, ContextOptions, DraftRequest, ExpertReading, FlashAttention,
+    LoadMode, LoadRequest, ModelOptions, TensorOverride,
 };
 use crate::engine::plan::tuned::{self, Tuned};
-use crate::engine::plan::{Machine, Plan, PlanError, Wishes, plan_reserved, this_machine};
-use crate::engine::reserve::reserved;
+use crate::engine::plan::{
+    Machine, Plan, PlanError, Wishes, plan, plan_reserved, plan_with_draft, this_machine,
+};
+use crate::engine::reserve::{Reserved, reserved};
 use crate::hardware;
 
 /// What is not asked for is planned: see `nfl fit`.
@@ -95,6 +97,15 @@ pub(super) struct Planned {
     pub(super) plan: Plan,
     /// What measuring had found, when it was used.
     pub(super) tuned: Option<Tuned>,
+    /// Of the draft model, when there is one whose tensors are known.
+    pub(super) draft: Option<Plan>,
+}
+
+/// What can be known of a file without loading it; None where nothing can be planned.
+pub(super) fn footprint(file: &Path) -> Option<Footprint> {
+    let gguf = Gguf::open(file).ok()?;
+    preflight(&gguf).ok()?;
+    Footprint::of(&gguf).ok()
 }
 
 impl PlacementArguments {
@@ -121,9 +132,10 @@ impl PlacementArguments {
     pub(super) fn request(
         &self,
         file: &Path,
+        draft: Option<&Path>,
         program: &Path,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        self.request_for(file, program, self.wishes())
+        self.request_for(file, draft, program, self.wishes())
     }
 
     /// The same with room for `sequences` conversations of at least `context_tokens` tokens each.
@@ -135,19 +147,21 @@ impl PlacementArguments {
         sequences: u32,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let context_tokens = Some(self.context.unwrap_or(0).max(context_tokens));
-        self.request_for(file, program, Wishes { context_tokens, sequences, ..self.wishes() })
+        let wishes = Wishes { context_tokens, sequences, ..self.wishes() };
+        self.request_for(file, None, program, wishes)
     }
 
     fn request_for(
         &self,
         file: &Path,
+        draft: Option<&Path>,
         program: &Path,
         wishes: Wishes,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let mut request = self.unplanned(file, hardware::default_threads());
         request.context.context_tokens = wishes.context_tokens;
         request.context.sequences = wishes.sequences.max(1);
-        let planned = plan_file(file, program, &wishes)?;
+        let planned = plan_file(file, draft, program, &wishes)?;
         let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
         let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
         if let Some(threads) = threads {
@@ -156,7 +170,46 @@ impl PlacementArguments {
         if let Some(planned) = &planned {
             planned.plan.apply(&mut request.model, &mut request.context);
         }
+        request.draft = draft.map(|path| {
+            let mut draft = DraftRequest {
+                path: path.to_owned(),
+                // Of what is not known nothing goes to a GPU: it would be counted nowhere.
+                model: ModelOptions {
+                    gpu_layers: Some(0),
+                    overrides: Vec::new(),
+                    split: Vec::new(),
+                    ..request.model.clone()
+                },
+                context: request.context.clone(),
+            };
+            if let Some(plan) = planned.as_ref().and_then(|planned| planned.draft.as_ref()) {
+                plan.apply(&mut draft.model, &mut draft.context);
+            }
+            draft
+        });
         Ok((request, planned))
+    }
+
+    /// The same for a model that reads texts and writes none: its context is as long as the longest text may be, and a
+    /// text is computed in one go.
+    pub(super) fn request_reader(
+        &self,
+        file: &Path,
+        program: &Path,
+    ) -> Result<(LoadRequest, Option<Planned>), Failure> {
+        let threads = self.threads.unwrap_or_else(hardware::default_threads);
+        let mut request = LoadRequest { embeddings_only: true, ..self.unplanned(file, threads) };
+        let Some(footprint) = footprint(file) else { return Ok((request, None)) };
+        let trained = u32::try_from(footprint.shape().context_train).unwrap_or(u32::MAX);
+        let context_tokens = request.context.context_for(trained).map_err(PlanError::Option)?;
+        let wishes = Wishes {
+            context_tokens: Some(context_tokens),
+            micro_batch_tokens: Some(context_tokens.min(BATCH_TOKENS_MAX)),
+            ..self.wishes()
+        };
+        let plan = plan(&footprint, &this_machine(program), &wishes)?;
+        plan.apply(&mut request.model, &mut request.context);
+        Ok((request, Some(Planned { plan, tuned: None, draft: None })))
     }
 
     /// The flags as they stand.
@@ -191,22 +244,26 @@ impl PlacementArguments {
 }
 
 /// The plan for a file on this machine, by what measuring has found and still fits; None where nothing can be planned.
-fn plan_file(file: &Path, program: &Path, wishes: &Wishes) -> Result<Option<Planned>, Failure> {
-    let Ok(gguf) = Gguf::open(file) else { return Ok(None) };
-    if preflight(&gguf).is_err() {
-        return Ok(None);
-    }
-    let Ok(footprint) = Footprint::of(&gguf) else { return Ok(None) };
+fn plan_file(
+    file: &Path,
+    draft: Option<&Path>,
+    program: &Path,
+    wishes: &Wishes,
+) -> Result<Option<Planned>, Failure> {
+    let Some(model) = footprint(file) else { return Ok(None) };
+    let draft = draft.and_then(footprint);
     let machine = this_machine(program);
-    let here = Here { file, program, footprint: &footprint, machine: &machine };
+    let here = Here { file, program, footprint: &model, draft: draft.as_ref(), machine: &machine };
     if let Some(tuned) = tuned::recall(file, &machine) {
         let mut wishes = wishes.clone();
         tuned.complete(&mut wishes);
-        if let Ok(plan) = here.plan(&wishes, Asking::NearLimits) {
-            return Ok(Some(Planned { plan, tuned: Some(tuned) }));
+        // What was measured may not fit any more.
+        if let Ok((plan, draft)) = here.plan(&wishes, Asking::NearLimits) {
+            return Ok(Some(Planned { plan, tuned: Some(tuned), draft }));
         }
     }
-    Ok(Some(Planned { plan: here.plan(wishes, Asking::NearLimits)?, tuned: None }))
+    let (plan, draft) = here.plan(wishes, Asking::NearLimits)?;
+    Ok(Some(Planned { plan, tuned: None, draft }))
 }
 
 /// When llama.cpp is asked what it will reserve.
@@ -223,21 +280,39 @@ pub(super) struct Here<'a> {
     pub(super) file: &'a Path,
     pub(super) program: &'a Path,
     pub(super) footprint: &'a Footprint,
+    /// Of the draft model beside it, when there is one whose tensors are known.
+    pub(super) draft: Option<&'a Footprint>,
     pub(super) machine: &'a Machine,
 }
 
 impl Here<'_> {
-    /// The plan that follows from the wishes and from what llama.cpp says it will reserve.
-    pub(super) fn plan(&self, wishes: &Wishes, asking: Asking) -> Result<Plan, PlanError> {
-        plan_reserved(self.footprint, self.machine, wishes, &mut |plan| {
-            if asking == Asking::NearLimits && !plan.is_near_limits() {
-                return Err("memory is plenty, so that nothing depends on it".to_owned());
-            }
-            let mut context = ContextOptions::with_threads(1);
-            context.sequences = wishes.sequences.max(1);
-            let mut model = ModelOptions::default();
-            plan.apply(&mut model, &mut context);
-            reserved(self.program, self.file, &model, &context)
-        })
+    /// The plans of the model and of its draft model that follow from the wishes and from what llama.cpp says it will
+    /// reserve for the model; the draft model's rests on the formula.
+    pub(super) fn plan(
+        &self,
+        wishes: &Wishes,
+        asking: Asking,
+    ) -> Result<(Plan, Option<Plan>), PlanError> {
+        let mut plan_on = |machine: &Machine| {
+            plan_reserved(self.footprint, machine, wishes, &mut |plan| {
+                self.reserved(plan, wishes, asking)
+            })
+        };
+        match self.draft {
+            Some(draft) => plan_with_draft(draft, self.machine, wishes, &mut plan_on)
+                .map(|(model, draft)| (model, Some(draft))),
+            None => plan_on(self.machine).map(|plan| (plan, None)),
+        }
+    }
+
+    fn reserved(&self, plan: &Plan, wishes: &Wishes, asking: Asking) -> Result<Reserved, String> {
+        if asking == Asking::NearLimits && !plan.is_near_limits() {
+            return Err("memory is plenty, so that nothing depends on it".to_owned());
+        }
+        let mut context = ContextOptions::with_threads(1);
+        context.sequences = wishes.sequences.max(1);
+        let mut model = ModelOptions::default();
+        plan.apply(&mut model, &mut context);
+        reserved(self.program, self.file, &model, &context)
     }
 }

@@ -162,10 +162,10 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
         let hint = "name a small model of the same vocabulary: --draft FILE";
         return Err(Failure::usage("--spec draft: there is no draft model", hint));
     }
-    let (request, planned) = arguments.placement.request(&arguments.file, &program)?;
+    let (request, planned) =
+        arguments.placement.request(&arguments.file, arguments.draft.as_deref(), &program)?;
     let states = if arguments.keep_state { Some(states()?) } else { None };
-    let draft = arguments.draft.clone();
-    let request = LoadRequest { draft, states, readable: arguments.steering.files(), ..request };
+    let request = LoadRequest { states, readable: arguments.steering.files(), ..request };
     let mut progress = Progress::permille(printer);
     progress.message("loading");
     let responder = Responder::start(&program, &request, &mut |share| {
@@ -326,7 +326,7 @@ impl Session<'_> {
 }
 
 fn report_plan(planned: Option<&Planned>, printer: &Printer) {
-    let Some(Planned { plan, tuned }) = planned else {
+    let Some(Planned { plan, tuned, draft }) = planned else {
         printer.say("plan     none: the tensors of this architecture are not known to nfl");
         return;
     };
@@ -335,6 +335,12 @@ fn report_plan(planned: Option<&Planned>, printer: &Printer) {
     }
     for line in fit::decisions(plan).lines() {
         printer.say(&format!("plan     {line}"));
+    }
+    for line in draft
+        .iter()
+        .flat_map(|draft| fit::decisions(draft).lines().map(str::to_owned).collect::<Vec<_>>())
+    {
+        printer.say(&format!("draft    {line}"));
     }
 }
 

@@ -75,8 +75,13 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
     let footprint = Footprint::of(&Gguf::open(&arguments.file)?)?;
     let machine = this_machine(&program);
-    let here =
-        Here { file: &arguments.file, program: &program, footprint: &footprint, machine: &machine };
+    let here = Here {
+        file: &arguments.file,
+        program: &program,
+        footprint: &footprint,
+        draft: None,
+        machine: &machine,
+    };
     let mut trials = trials(&here)?;
     let total = u64::from(arguments.repeat) * trials.len() as u64;
     let mut progress = Progress::steps(printer, total);
@@ -108,7 +113,7 @@ fn trials(here: &Here<'_>) -> Result<Vec<Trial>, Failure> {
         prompt_rates: Vec::new(),
         decode_rates: Vec::new(),
     };
-    let planned = here.plan(&wishes(&Tuned::default()), Asking::NearLimits)?;
+    let (planned, _) = here.plan(&wishes(&Tuned::default()), Asking::NearLimits)?;
     let threads = hardware::default_threads();
     let processors = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let other_threads = if processors > threads { processors } else { (threads / 2).max(1) };
@@ -131,7 +136,7 @@ fn trials(here: &Here<'_>) -> Result<Vec<Trial>, Failure> {
     let mut trials = vec![trial(Tuned::default(), planned)];
     for tuned in others {
         // What does not fit, or reads weights from the file again and again, is no better plan.
-        if let Ok(plan) = here.plan(&wishes(&tuned), Asking::NearLimits)
+        if let Ok((plan, _)) = here.plan(&wishes(&tuned), Asking::NearLimits)
             && plan.streamed_bytes <= trials[0].plan.streamed_bytes
         {
             trials.push(trial(tuned, plan));

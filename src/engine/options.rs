@@ -324,6 +324,17 @@ pub enum Speculation {
     Draft,
 }
 
+/// A draft model and how to load it; its context is as long as the other model's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftRequest {
+    /// The GGUF file, or the first of its shards.
+    pub path: PathBuf,
+    /// How the model is loaded.
+    pub model: ModelOptions,
+    /// How its context is created.
+    pub context: ContextOptions,
+}
+
 /// A model and how to load it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadRequest {
@@ -338,7 +349,7 @@ pub struct LoadRequest {
     /// Where states are saved; nowhere when None.
     pub states: Option<StateOptions>,
     /// A small model of the same vocabulary that guesses for this one.
-    pub draft: Option<PathBuf>,
+    pub draft: Option<DraftRequest>,
     /// Embed texts and nothing else: no context for generating is made.
     pub embeddings_only: bool,
 }

@@ -12,6 +12,7 @@
 
 mod candidates;
 pub mod compute;
+mod draft;
 mod here;
 mod layout;
 mod machine;
@@ -33,6 +34,7 @@ use layout::{Layout, Place, Problem};
 use seed::Seed;
 
 pub use candidates::default_context;
+pub use draft::plan_with_draft;
 pub use here::this_machine;
 pub use machine::{GPU_MARGIN_BYTES, Gpu, Machine, MainMemory, Wishes};
 pub use outcome::{ComputeSource, Decision, DevicePlan, Plan};
@@ -205,6 +207,25 @@ impl Planner<'_> {
         });
         let mut larger = larger;
         larger.next().unwrap_or(chosen)
+    }
+
+    /// Why no larger micro-batch was taken where one would read prompts faster.
+    fn micro_batch_hindrance(&self, chosen: &Tried) -> String {
+        let [.., tokens] = MICRO_BATCHES_LARGE;
+        if tokens > chosen.candidate.context_tokens {
+            return format!("the context has no room for {tokens}, the next larger one");
+        }
+        match self.lay_out(&chosen.candidate, tokens) {
+            Some(tried) if tried.layout.gpu_layers == chosen.layout.gpu_layers => {
+                let most = chosen.layout.slow_bytes + chosen.layout.slow_bytes / MICRO_BATCH_COST;
+                if tried.layout.slow_bytes > most {
+                    "a larger one would take the GPU's memory from weights".to_owned()
+                } else {
+                    "a larger one would take main memory from weights".to_owned()
+                }
+            }
+            _ => "a larger one would take the GPU's memory from layers".to_owned(),
+        }
     }
 
     fn has_feed_forward_in_memory(&self, layout: &Layout) -> bool {

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::machine::Machine;
 use crate::engine::options::{CPU, CacheType, OptionError};
+use crate::term::units;
 
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -66,9 +67,28 @@ pub enum PlanError {
         /// What would fit.
         advice: String,
     },
+    /// The draft model has no plan.
+    #[error("draft model: {0}")]
+    Draft(Box<PlanError>),
+    /// The model has no plan beside its draft model.
+    #[error("beside the draft model, which takes {needed}: {error}")]
+    BesideDraft {
+        /// Bytes of the draft model in words.
+        needed: String,
+        /// Why not.
+        error: Box<PlanError>,
+    },
 }
 
 impl PlanError {
+    pub(super) fn of_draft(self) -> Self {
+        Self::Draft(Box::new(self))
+    }
+
+    pub(super) fn beside_draft(bytes: u64, error: Self) -> Self {
+        Self::BesideDraft { needed: units::bytes(bytes), error: Box::new(error) }
+    }
+
     pub(super) fn unknown_device(device: &str, machine: &Machine) -> Self {
         let gpus = machine.gpus.iter().map(|gpu| gpu.name.clone());
         let known = std::iter::once(CPU.to_owned()).chain(gpus).collect();
@@ -86,6 +106,10 @@ impl Hint for PlanError {
             Self::Option(_) => None,
             Self::CacheType { .. } => Some("take f16 or f32".to_owned()),
             Self::Memory { advice, .. } | Self::GpuLayers { advice, .. } => Some(advice.clone()),
+            Self::Draft(error) | Self::BesideDraft { error, .. } => Some(match error.hint() {
+                Some(hint) => format!("{hint}; or leave --draft out"),
+                None => "leave --draft out".to_owned(),
+            }),
         }
     }
 }

@@ -298,3 +298,82 @@ fn what_cannot_be_is_refused_with_what_could() {
     let endless = Wishes { context_tokens: Some(2_000_000_000), ..Wishes::default() };
     assert!(refuse(&card, &endless).0.contains("2000000000"));
 }
+
+/// Bytes of both plans together against the machine's own, over pairs of models and machines.
+#[test]
+fn a_model_and_its_draft_model_never_overcommit_together() {
+    let (mut planned, mut refused) = (0, 0);
+    for (large, small) in [
+        ("configs/Llama-3.1-8B.json", "configs/llama3_2_1b.json"),
+        ("configs/llama3_1_70b.json", "configs/Llama-3.1-8B.json"),
+        ("mixtral-8x7b-instruct/config.json", "configs/llama3_2_1b.json"),
+        ("configs/Qwen3-30B-A3B.json", "configs/qwen2.5_3b.json"),
+    ] {
+        let Some(large) = footprint(large, Level::Q4_K_M) else { return };
+        let Some(small) = footprint(small, Level::Q4_K_M) else { return };
+        for gpus in [&[][..], &[6 * GIB], &[12 * GIB], &[24 * GIB], &[8 * GIB, 12 * GIB]] {
+            for (memory, shares) in
+                [8, 16, 32, 64].into_iter().flat_map(|m| [(m, false), (m, true)])
+            {
+                let mut machine = machine(gpus, memory * GIB);
+                for gpu in &mut machine.gpus {
+                    gpu.shares_memory = shares;
+                }
+                for context_tokens in [None, Some(512), Some(32_768)] {
+                    let wishes = Wishes { context_tokens, ..Wishes::default() };
+                    let mut model = |machine: &Machine| plan(&large, machine, &wishes);
+                    match plan_with_draft(&small, &machine, &wishes, &mut model) {
+                        Ok((model, draft)) => {
+                            planned += 1;
+                            check_together(&machine, &model, &draft);
+                        }
+                        Err(error) => {
+                            refused += 1;
+                            assert!(nfl_models::Hint::hint(&error).is_some(), "{error}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(planned > 200, "{planned} planned, {refused} refused");
+}
+
+fn check_together(machine: &Machine, model: &Plan, draft: &Plan) {
+    assert_eq!(model.context_tokens, draft.context_tokens);
+    let used = |name: &str| {
+        let devices = model.devices.iter().chain(&draft.devices);
+        let of_name = devices.filter(|device| device.name == name);
+        of_name.map(DevicePlan::used_bytes).sum::<u64>()
+    };
+    let mut memory = used(CPU);
+    for gpu in &machine.gpus {
+        assert!(used(&gpu.name) <= gpu.usable_bytes(), "{}: {model:?} {draft:?}", gpu.name);
+        memory += if gpu.shares_memory { used(&gpu.name) } else { 0 };
+    }
+    assert!(memory <= machine.memory.usable_bytes(), "{memory}: {model:?} {draft:?}");
+}
+
+#[test]
+fn the_reason_for_a_micro_batch_is_the_one_that_holds() {
+    let Some(footprint) = footprint("mixtral-8x7b-instruct/config.json", Level::Q4_K_M) else {
+        return;
+    };
+    let why = |gpus: &[u64], memory: u64, context: u32, micro_batch: Option<u32>| {
+        let wishes = Wishes {
+            context_tokens: Some(context),
+            micro_batch_tokens: micro_batch,
+            ..Wishes::default()
+        };
+        let plan = plan(&footprint, &machine(gpus, memory * GIB), &wishes).unwrap();
+        let decision = plan.decisions.iter().find(|each| each.what == "micro-batch").unwrap();
+        (plan.micro_batch_tokens, decision.why.clone())
+    };
+    assert_eq!(why(&[12 * GIB], 64, 8192, Some(256)), (256, "asked for".to_owned()));
+    let (tokens, reason) = why(&[12 * GIB], 64, 8192, None);
+    assert!(tokens > 512 && reason.contains("copied to the GPU"), "{tokens}: {reason}");
+    let (tokens, reason) = why(&[12 * GIB], 64, 512, None);
+    assert!(tokens == 512 && reason.contains("no room for 1024"), "{tokens}: {reason}");
+    let (tokens, reason) = why(&[], 64, 8192, None);
+    assert!(tokens == 512 && reason.contains("no weights are copied"), "{tokens}: {reason}");
+}

@@ -106,13 +106,14 @@ impl Planner<'_> {
     fn micro_batch_decision(&self, tried: &Tried) -> Decision {
         let tokens = tried.micro_batch_tokens;
         let why = if self.wishes.micro_batch_tokens.is_some() {
-            "asked for"
+            "asked for".to_owned()
         } else if tokens > super::MICRO_BATCH_TOKENS {
             "weights in main memory are copied to the GPU once for each: fewer read a prompt faster"
+                .to_owned()
         } else if self.has_feed_forward_in_memory(&tried.layout) && tried.layout.gpu_layers > 0 {
-            "a larger one would take the GPU's memory from weights"
+            self.micro_batch_hindrance(tried)
         } else {
-            "larger ones gain nothing here"
+            "no weights are copied to a GPU for each: larger ones gain nothing".to_owned()
         };
         decision("micro-batch", tokens, why)
     }

@@ -13,7 +13,7 @@ use super::frames::{
     Call, Done, Event, Failure, FrameError, Generation, LoadInfo, MemoryUse, PROTOCOL, Reply,
     Request, Status,
 };
-use super::options::LoadRequest;
+use super::options::{DraftRequest, LoadRequest};
 use child::{Child, Shared};
 use mailbox::Mailbox;
 
@@ -43,7 +43,10 @@ impl Engine {
         on_progress: OnProgress<'_>,
     ) -> Result<Self, EngineError> {
         let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
-        let (path, draft) = (absolute(&request.path), request.draft.as_ref().map(absolute));
+        let draft = request.draft.as_ref();
+        let draft =
+            draft.map(|draft| DraftRequest { path: absolute(&draft.path), ..draft.clone() });
+        let path = absolute(&request.path);
         let request = LoadRequest { path, draft, ..request.clone() };
         Self::launch(program, &request, &Arc::new(Shared::default()), on_progress)
     }

@@ -21,7 +21,7 @@ use crate::engine::llama::{
     AbortFlag, Adapters, Backend, Context, DeviceKind, Line, LogLevel, Model, Observer, Token,
     Vocabulary, devices,
 };
-use crate::engine::options::{ContextOptions, LoadRequest, ModelOptions};
+use crate::engine::options::{ContextOptions, DraftRequest, LoadRequest, ModelOptions};
 use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
 use crate::engine::speculate::DraftModel;
 use crate::hardware;
@@ -64,9 +64,10 @@ pub(super) fn enter_cage(request: &LoadRequest) -> CageInfo {
         // Only what exists can be left open; a failure shows when the states are opened.
         let _ = create_private(directory);
     }
+    let draft = request.draft.as_ref().map(|draft| &draft.path);
     cage::close(&Reach {
         model: request.path.clone(),
-        readable: request.readable.iter().chain(&request.draft).cloned().collect(),
+        readable: request.readable.iter().chain(draft).cloned().collect(),
         writable,
         gpu: devices(Backend::get()).iter().any(|device| device.kind == DeviceKind::Gpu),
     })
@@ -86,7 +87,8 @@ pub(super) fn load(
     let mark = backend.mark();
     let available = hardware::memory().available_bytes;
     let has_gpu = device_infos().iter().any(|device| device.is_gpu);
-    let reads_experts = experts::decide(&request.model, layout.as_ref(), available)
+    let reads_experts = !request.embeddings_only
+        && experts::decide(&request.model, layout.as_ref(), available)
         && (!has_gpu || keeps_experts(&request.model));
     let options = ModelOptions {
         // A repacked copy is not the file's: it can neither be dropped nor read again.
@@ -228,24 +230,24 @@ fn open_scheduler(
     let scheduler = Scheduler::new(context, abort, request.context.queue_max as usize)
         .with_batch_invariance(batch_invariant);
     Ok(match &request.draft {
-        Some(path) => scheduler.with_draft(open_draft(path, model, request)?),
+        Some(draft) => scheduler.with_draft(open_draft(draft, model, context_tokens)?),
         None => scheduler,
     })
 }
 
 /// The model that guesses, in a context as large as the other's.
 fn open_draft(
-    path: &Path,
+    request: &DraftRequest,
     model: &Arc<Model>,
-    request: &LoadRequest,
+    context_tokens: u32,
 ) -> Result<DraftModel, Failure> {
+    let path = &request.path;
     let first = first_file(&check(path)?.gguf, path);
     let draft = Model::load(Backend::get(), &first, &request.model, &mut |_| true)?;
     let options = ContextOptions { sequences: 1, ..request.context.clone() };
-    let context_tokens = request.context.context_for(model.context_trained_tokens())?;
     let context = Context::new(&draft, &options, context_tokens, AbortFlag::default(), None)?;
     DraftModel::new(context, &model.vocabulary()).map_err(|error| Failure::Refused {
-        path: path.to_owned(),
+        path: path.clone(),
         message: format!("{}: {error}", path.display()),
         hint: Some(
             "a draft model must be of the same family: same vocabulary, token by token".to_owned(),
