@@ -9,6 +9,7 @@ mod bench;
 mod cage;
 mod convert;
 mod doctor;
+mod embed;
 mod engine;
 mod experts;
 mod fit;

@@ -53,8 +53,20 @@ fn levels_of_the_readme_are_all_levels() {
 
 #[test]
 fn help_texts_are_as_reviewed() {
-    let commands =
-        ["", "bench", "convert", "doctor", "fit", "quantize", "run", "show", "synthesize", "tune"];
+    let commands = [
+        "",
+        "bench",
+        "convert",
+        "doctor",
+        "embed",
+        "fit",
+        "quantize",
+        "rerank",
+        "run",
+        "show",
+        "synthesize",
+        "tune",
+    ];
     for command in commands {
         let arguments: Vec<&str> =
             [command, "--help"].into_iter().filter(|word| !word.is_empty()).collect();

@@ -4,12 +4,15 @@ mod bench;
 mod constraint;
 mod convert;
 mod doctor;
+mod embed;
 mod failure;
 mod fit;
 mod output;
 mod placement;
 mod quantize;
+mod reader;
 mod report;
+mod rerank;
 mod run;
 mod sampling;
 mod show;
@@ -47,6 +50,8 @@ enum Command {
     Quantize(quantize::Arguments),
     Show(show::Arguments),
     Run(Box<run::Arguments>),
+    Embed(Box<embed::Arguments>),
+    Rerank(Box<rerank::Arguments>),
     Bench(Box<bench::Arguments>),
     Fit(Box<fit::Arguments>),
     Tune(tune::Arguments),
@@ -90,6 +95,8 @@ fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Quantize(arguments) => quantize::run(&arguments, printer),
         Command::Show(arguments) => show::run(&arguments, printer),
         Command::Run(arguments) => run::run(&arguments, printer),
+        Command::Embed(arguments) => embed::run(&arguments, printer),
+        Command::Rerank(arguments) => rerank::run(&arguments, printer),
         Command::Bench(arguments) => bench::run(&arguments, printer),
         Command::Fit(arguments) => fit::run(&arguments, printer),
         Command::Tune(arguments) => tune::run(&arguments, printer),

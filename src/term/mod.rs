@@ -9,7 +9,9 @@ pub mod progress;
 pub mod table;
 pub mod units;
 
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal, Read, Write};
+use std::path::Path;
 
 /// Where a command's words go: data to stdout, talk to stderr. Talk is made [`neutral`] here, because names of files, of
 /// tensors and of classes come into messages from everywhere; data is data, and stays as it is.
@@ -111,9 +113,21 @@ pub fn stdout_is_terminal() -> bool {
 /// # Errors
 /// When reading fails, when the input is longer than `bytes_max`, or when it is not UTF-8.
 pub fn read_stdin(bytes_max: u64) -> io::Result<String> {
-    use io::Read;
+    read_limited(io::stdin().lock(), bytes_max)
+}
+
+/// The whole of a text file, or of standard input for `-`, up to a number of bytes.
+pub fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
+    if path == Path::new("-") {
+        read_stdin(bytes_max)
+    } else {
+        read_limited(File::open(path)?, bytes_max)
+    }
+}
+
+fn read_limited(source: impl Read, bytes_max: u64) -> io::Result<String> {
     let mut text = String::new();
-    let read = io::stdin().lock().take(bytes_max + 1).read_to_string(&mut text)?;
+    let read = source.take(bytes_max + 1).read_to_string(&mut text)?;
     if read as u64 > bytes_max {
         let message = format!("the input is longer than {}", units::bytes(bytes_max));
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
