@@ -276,3 +276,46 @@ fn a_full_context_may_move_on() {
         moved.stderr
     );
 }
+
+/// The oracle is PyTorch's softmax of the same weights (`tests/golden/embeddings.py`).
+#[test]
+fn logprobs_are_those_of_transformers() {
+    let Some(file) = fixture::material("derived/stories260K-llama-F32.gguf") else { return };
+    let golden: serde_json::Value =
+        serde_json::from_str(include_str!("golden/embeddings.json")).unwrap();
+    let golden = &golden["logprobs"];
+    let (prompt, steps) = (golden["prompt"].as_str().unwrap(), golden["top"].as_array().unwrap());
+    let count = steps.len().to_string();
+    let arguments = ["run", fixture::text(&file), prompt, "--raw", "--tokens", &count];
+    let options = ["--temperature", "0", "--logprobs", "4"];
+    let ran = fixture::nfl(&[&arguments[..], &options, &["--json"]].concat()).expect_success();
+    let reply: serde_json::Value = serde_json::from_str(&ran).unwrap();
+    assert_eq!(
+        (&reply["reason"], &reply["generated_tokens"]),
+        (&"length".into(), &steps.len().into())
+    );
+    let tokens = reply["logprobs"].as_array().unwrap();
+    assert_eq!(tokens.len(), steps.len());
+    let mut text = String::new();
+    for (token, top) in tokens.iter().zip(steps) {
+        assert_eq!(token["id"], top[0][0]);
+        text.push_str(token["token"].as_str().unwrap());
+        for (found, expected) in
+            token["top"].as_array().unwrap().iter().zip(top.as_array().unwrap())
+        {
+            assert_eq!(found["id"], expected[0]);
+            let (found, expected) =
+                (found["logprob"].as_f64().unwrap(), expected[1].as_f64().unwrap());
+            assert!((found - expected).abs() < 1e-2, "{found} {expected}");
+        }
+    }
+    assert_eq!(reply["text"].as_str().unwrap(), text);
+    // For people: the reply, an empty line, a line a token.
+    let table = fixture::nfl(&[&arguments[..], &options].concat()).expect_success();
+    let (reply, table) = table.split_once("\n\n").unwrap();
+    assert_eq!(reply, text);
+    assert_eq!(table.lines().count(), steps.len());
+    assert!(table.lines().all(|line| line.matches(" %").count() == 5), "{table}");
+    let ran = fixture::nfl(&[&arguments[..], &["--logprobs", "129"]].concat());
+    assert!(ran.status == 2 && ran.stderr.contains("128 are the most"), "{}", ran.stderr);
+}

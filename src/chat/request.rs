@@ -3,6 +3,7 @@
 use nfl_models::Hint;
 use thiserror::Error;
 
+use crate::engine::llama::TOP_LOGPROBS_MAX;
 use crate::engine::options::{
     OptionError, STOP_BYTES_MAX, STOP_STRINGS_MAX, Sampling, Speculation,
 };
@@ -73,6 +74,7 @@ pub struct Request {
     pub(super) shift: bool,
     pub(super) speculation: Speculation,
     pub(super) steering: Steering,
+    pub(super) logprobs: Option<u32>,
 }
 
 /// Why a request was refused.
@@ -90,6 +92,9 @@ pub enum RequestError {
     /// No tokens asked for.
     #[error("tokens to generate: 0")]
     NoTokens,
+    /// More of the likeliest tokens than are told.
+    #[error("logprobs: {0} tokens, {TOP_LOGPROBS_MAX} are the most")]
+    Logprobs(u32),
 }
 
 impl Hint for RequestError {
@@ -101,6 +106,9 @@ impl Hint for RequestError {
                 "give at most {STOP_STRINGS_MAX} strings of 1 to {STOP_BYTES_MAX} bytes"
             )),
             Self::NoTokens => Some("ask for at least 1".to_owned()),
+            Self::Logprobs(_) => {
+                Some("ask for fewer; 0 tells of the chosen token alone".to_owned())
+            }
         }
     }
 }
@@ -138,6 +146,7 @@ impl Request {
             shift: false,
             speculation: Speculation::Off,
             steering: Steering::default(),
+            logprobs: None,
         })
     }
 
@@ -160,6 +169,17 @@ impl Request {
     pub fn steering(self, steering: Steering) -> Result<Self, RequestError> {
         steering.check()?;
         Ok(Self { steering, ..self })
+    }
+
+    /// The same request, telling with each token its probability and those of so many likeliest ones.
+    ///
+    /// # Errors
+    /// [`RequestError::Logprobs`] when that are too many.
+    pub fn logprobs(self, top: Option<u32>) -> Result<Self, RequestError> {
+        match top {
+            Some(top) if top as usize > TOP_LOGPROBS_MAX => Err(RequestError::Logprobs(top)),
+            logprobs => Ok(Self { logprobs, ..self }),
+        }
     }
 
     /// The same request, forgetting the older half of a full context (`yes`) instead of ending.

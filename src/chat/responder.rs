@@ -124,13 +124,24 @@ impl Responder {
             special: false,
             shift: request.shift,
             speculation: request.speculation,
-            logprobs: None,
+            logprobs: request.logprobs,
             steering: request.steering.clone(),
             client: 0,
         };
         let done = self.engine.generate(&generation, &mut |event| match event {
             frames::Event::Progress(share) => on_event(Event::Reading(share)),
-            frames::Event::Token { text, .. } if !text.is_empty() => on_event(Event::Text(text)),
+            frames::Event::Token { id, text, logprobs } => {
+                if let (Some(id), Some(logprobs)) = (id, logprobs)
+                    && on_event(Event::Token { id, logprobs }).is_break()
+                {
+                    return ControlFlow::Break(());
+                }
+                if text.is_empty() {
+                    ControlFlow::Continue(())
+                } else {
+                    on_event(Event::Text(text))
+                }
+            }
             _ => ControlFlow::Continue(()),
         })?;
         // The reply is over: nobody can stop it any more.

@@ -11,6 +11,7 @@ mod output;
 mod placement;
 mod quantize;
 mod reader;
+mod reply;
 mod report;
 mod rerank;
 mod run;

@@ -11,6 +11,7 @@ use super::constraint::ConstraintArguments;
 use super::failure::Failure;
 use super::fit;
 use super::placement::{PlacementArguments, Planned};
+use super::reply::{self, Thoughts};
 use super::sampling::SamplingArguments;
 use super::steering::SteeringArguments;
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
@@ -68,10 +69,17 @@ pub(super) struct Arguments {
     /// Say load time, speeds and memory on stderr.
     #[arg(short, long)]
     verbose: bool,
+    /// Say with each token its probability and those of the N likeliest ones: the model's own, before any sampler. A table
+    /// follows the reply; with --json they are in the object.
+    #[arg(long, value_name = "N")]
+    logprobs: Option<u32>,
+    /// Print the reply, why it ended, tokens and times as one JSON object.
+    #[arg(long)]
+    json: bool,
     /// Guess tokens ahead and check several at once: the reply is the same, and comes sooner where it repeats something.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = Guessing::Auto)]
     spec: Guessing,
-    /// A small model of the same vocabulary that guesses for this one.
+    /// A small model of the same vocabulary that guesses for this one; both are planned so that they fit together.
     #[arg(long, value_name = "FILE")]
     draft: Option<PathBuf>,
     /// Fill a gap: PROMPT stands before it, this text behind it.
@@ -114,6 +122,11 @@ impl From<Guessing> for Speculation {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let prompt = match &arguments.prompt {
         Some(prompt) => Some(prompt.clone()),
+        None if term::stdin_is_terminal() && arguments.json => {
+            let hint =
+                "give a prompt: nfl run FILE \"Once upon a time\" --json, or pipe a text into it";
+            return Err(Failure::usage("--json: there is no prompt", hint));
+        }
         None if term::stdin_is_terminal() => None,
         None => Some(piped_prompt()?),
     };
@@ -262,11 +275,21 @@ impl Session<'_> {
                 .shift(self.arguments.context_shift)
                 .speculation(self.arguments.spec.into())
                 .steering(self.arguments.steering.read())
+                .and_then(|request| request.logprobs(self.arguments.logprobs))
                 .map_err(|error| Failure { status: 2, ..Failure::from(ChatError::from(error)) })?;
         let cancel = responder.cancel_handle();
         let guard = interrupt::on_request(move || cancel.cancel());
-        let (done, reply) = self.print_reply(responder, &request)?;
+        let mut thoughts = Thoughts::default();
+        let (done, reply) = self.print_reply(responder, &request, &mut thoughts)?;
         drop(guard);
+        let thoughts = self.arguments.logprobs.map(|_| thoughts);
+        if self.arguments.json {
+            let document = reply::document(&reply, &done, thoughts.as_ref(), responder)?;
+            let text = serde_json::to_string_pretty(&document).expect("keys are strings");
+            self.printer.line(&text)?;
+        } else if let Some(thoughts) = &thoughts {
+            self.printer.line(&format!("\n{}", thoughts.table(responder)?.trim_end()))?;
+        }
         if self.chats {
             self.messages.push(Message::new(Role::User, text));
             self.messages.push(Message::new(Role::Assistant, reply));
@@ -279,6 +302,7 @@ impl Session<'_> {
         &self,
         responder: &mut Responder,
         request: &Request,
+        thoughts: &mut Thoughts,
     ) -> Result<(Done, String), Failure> {
         let mut reply = String::new();
         let mut printed = Ok(());
@@ -293,15 +317,18 @@ impl Session<'_> {
                         progress.finish();
                     }
                     reply.push_str(&text);
-                    let shown = if is_terminal { term::neutral(&text) } else { text };
-                    printed = self.printer.stream(&shown);
+                    if !self.arguments.json {
+                        let shown = if is_terminal { term::neutral(&text) } else { text };
+                        printed = self.printer.stream(&shown);
+                    }
                 }
+                Event::Token { id, logprobs } => thoughts.push(id, *logprobs),
                 Event::Done(_) => {}
             }
             if printed.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         drop(progress);
-        if !reply.is_empty() {
+        if !reply.is_empty() && !self.arguments.json {
             printed = printed.and_then(|()| self.printer.stream("\n"));
         }
         printed?;
