@@ -93,3 +93,24 @@ fn a_path_that_is_not_there_is_wrong_usage() {
     assert_eq!(ran.status, 2);
     assert!(ran.stderr.contains("/nowhere/at/all"), "{}", ran.stderr);
 }
+
+/// What the kernel offers is what holds a live worker, which says so itself.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_cage_is_told_as_a_worker_finds_it() {
+    let Some(source) = fixture::material("oracle/stories260K-F16.gguf") else { return };
+    let cage = &doctor(Path::new("none"))["cage"];
+    let ran = fixture::nfl(&["run", fixture::text(&source), "Once", "--raw", "-n", "1", "-v"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let says = |words: &str| ran.stderr.contains(words);
+    match cage["landlock"].as_u64() {
+        Some(abi) => assert!(says(&format!("(Landlock, ABI {abi})")), "{}", ran.stderr),
+        None => assert!(says("not kept: files"), "{}", ran.stderr),
+    }
+    assert_eq!(cage["seccomp"].as_bool().unwrap(), says("(seccomp)"), "{}", ran.stderr);
+    for missing in cage["missing"].as_array().unwrap() {
+        assert!(says(missing.as_str().unwrap()), "{missing}\n{}", ran.stderr);
+    }
+    let table = fixture::nfl(&["doctor"]).expect_success();
+    assert!(table.lines().any(|line| line.contains(" cage ")), "{table}");
+}

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::engine::llama::Device;
 use crate::engine::llama::backends;
 use crate::engine::probe::{self, Findings as Probe};
+use crate::engine::worker::cage::{self, Offered};
 use crate::hardware::{self, GraphicsCard, Memory, Processor, Storage};
 
 /// One machine as it is now.
@@ -28,6 +29,8 @@ pub(super) struct Facts {
     /// Folders beside ours, with modules for another nfl.
     pub(super) other_folders: Vec<PathBuf>,
     pub(super) storage: Option<Storage>,
+    /// What the kernel has to cage a worker with.
+    pub(super) cage: Offered,
 }
 
 impl Facts {
@@ -52,6 +55,7 @@ impl Facts {
             other_folders: folder.as_deref().map(other_folders).unwrap_or_default(),
             folder,
             storage: hardware::storage(path),
+            cage: cage::offered(),
         }
     }
 
@@ -91,6 +95,11 @@ impl Facts {
             "modules": { "folder": self.folder, "files": modules },
             "devices": self.devices().collect::<Vec<_>>(),
             "storage": self.storage.as_ref().map(storage_json),
+            "cage": {
+                "landlock": self.cage.landlock,
+                "seccomp": self.cage.seccomp,
+                "missing": self.cage.missing,
+            },
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::cage;
 use super::facts::Facts;
 use crate::engine::llama::backends::{self, SOURCES};
 use crate::engine::llama::{Device, DeviceKind};
@@ -44,11 +45,11 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    fn new(status: Status, topic: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn new(status: Status, topic: &'static str, text: impl Into<String>) -> Self {
         Self { status, topic, text: text.into(), advice: None }
     }
 
-    fn advise(self, advice: impl Into<String>) -> Self {
+    pub(super) fn advise(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
     }
 }
@@ -62,6 +63,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     found.extend(cards(facts));
     found.extend(modules(facts));
     found.extend(storage(facts));
+    found.extend(cage::findings(&facts.cage));
     found
 }
 

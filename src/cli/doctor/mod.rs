@@ -1,5 +1,6 @@
 //! `nfl doctor`: what this machine has to run models with, what it lacks, and how to get it.
 
+mod cage;
 mod facts;
 mod findings;
 
@@ -15,7 +16,8 @@ use findings::{Finding, findings};
 
 /// Show what this machine has to run models with, what is missing, and how to get it.
 ///
-/// Processor, memory and its limits, graphics cards and their drivers, back-end modules, the disk. Each line is ok, a
+/// Processor, memory and its limits, graphics cards and their drivers, back-end modules, the disk, and what the kernel has
+/// to cage the worker with. Each line is ok, a
 /// note, or something missing with what to do about it. Drivers are asked in processes of their own: one that crashes is
 /// reported like the rest.
 #[derive(Debug, Args)]
