@@ -33,6 +33,8 @@ pub struct Weight {
 pub struct Footprint {
     weights: Vec<Weight>,
     shape: Shape,
+    /// Whether the layer that guesses further tokens is loaded.
+    predicts: bool,
 }
 
 /// How a key-value cache is laid out.
@@ -63,7 +65,20 @@ impl Footprint {
             let (name, bytes) = (tensor.name.clone(), tensor.bytes());
             Weight { name, role, block, tensor_type: tensor.tensor_type, bytes }
         };
-        Self { weights: tensors.iter().map(weight).collect(), shape }
+        Self { weights: tensors.iter().map(weight).collect(), shape, predicts: true }
+    }
+
+    /// The footprint when the blocks that guess further tokens stay in the file.
+    #[must_use]
+    pub fn without_prediction(mut self) -> Self {
+        let shape = &self.shape;
+        self.weights.retain(|weight| !weight.block.is_some_and(|block| shape.predicts(block)));
+        Self { predicts: false, ..self }
+    }
+
+    /// Whether blocks that guess further tokens are counted.
+    pub fn has_prediction(&self) -> bool {
+        self.predicts && self.shape.prediction_blocks > 0
     }
 
     /// The numbers of the model.
@@ -109,9 +124,13 @@ impl Footprint {
     }
 
     /// Bytes of a tensor that one token makes the machine read: of experts those that it uses, of
-    /// an embedding one row (a tied one is read whole, as output matrix).
+    /// an embedding one row (a tied one is read whole, as output matrix), of blocks that guess further tokens nothing: those
+    /// are read for guesses.
     pub fn read_bytes(&self, weight: &Weight) -> u64 {
         let shape = &self.shape;
+        if weight.block.is_some_and(|block| shape.predicts(block)) {
+            return 0;
+        }
         match weight.role {
             role if role.is_experts() && shape.experts > 0 => {
                 weight.bytes / u64::from(shape.experts) * u64::from(shape.experts_used)
@@ -146,13 +165,23 @@ impl Footprint {
     /// Bytes of keys and values that each token of context leaves in the cache, until windows are
     /// full; `None` when the types do not suit the heads.
     pub fn kv_bytes_per_token(&self, key: TensorType, value: TensorType) -> Option<u64> {
-        Some(u64::from(self.shape.blocks) * self.cell_bytes(key, value)?)
+        let blocks = (0..self.shape.blocks).filter(|block| self.has_cache(*block)).count();
+        Some(blocks as u64 * self.cell_bytes(key, value)?)
+    }
+
+    fn has_cache(&self, block: u32) -> bool {
+        self.predicts || !self.shape.predicts(block)
     }
 
     /// Bytes of the cache of one block: its cells are the context's, or those of its window and one
-    /// micro-batch, in steps of 256.
+    /// micro-batch, in steps of 256. A block that guesses further tokens follows one sequence at a time.
     pub fn kv_block_bytes(&self, block: u32, cache: &Cache) -> Option<u64> {
-        let cells = cache.context_tokens.checked_next_multiple_of(CONTEXT_STEP_TOKENS)?;
+        if !self.has_cache(block) {
+            return Some(0);
+        }
+        let followed = if self.shape.predicts(block) { cache.sequences.max(1) } else { 1 };
+        let cells = cache.context_tokens / followed;
+        let cells = cells.checked_next_multiple_of(CONTEXT_STEP_TOKENS)?;
         let cells = match self.shape.window(block) {
             None => cells,
             Some(window) => {

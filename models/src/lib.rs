@@ -42,6 +42,7 @@ mod hint;
 pub mod inventory;
 mod level;
 pub mod name;
+pub mod prediction;
 pub mod preflight;
 mod role;
 pub mod shape;

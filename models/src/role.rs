@@ -63,12 +63,19 @@ pub enum Role {
     SharedGate,
     SharedUp,
     SharedDown,
+    /// Puts a token's embedding and the state of the token before it together, in a layer that guesses further tokens.
+    PredictionProjection,
+    PredictionEmbedding,
+    PredictionEmbeddingNorm,
+    PredictionStateNorm,
+    PredictionOutput,
+    PredictionOutputNorm,
     /// A tensor that no architecture of ours names.
     Other,
 }
 
 /// Roles and the names of their tensors; those of a block are prefixed with `blk.N.`.
-const NAMES: [(Role, &str); 51] = [
+const NAMES: [(Role, &str); 57] = [
     (Role::TokenEmbedding, "token_embd.weight"),
     (Role::OutputNorm, "output_norm.weight"),
     (Role::Output, "output.weight"),
@@ -120,6 +127,12 @@ const NAMES: [(Role, &str); 51] = [
     (Role::SharedGate, "ffn_gate_shexp.weight"),
     (Role::SharedUp, "ffn_up_shexp.weight"),
     (Role::SharedDown, "ffn_down_shexp.weight"),
+    (Role::PredictionProjection, "nextn.eh_proj.weight"),
+    (Role::PredictionEmbedding, "nextn.embed_tokens.weight"),
+    (Role::PredictionEmbeddingNorm, "nextn.enorm.weight"),
+    (Role::PredictionStateNorm, "nextn.hnorm.weight"),
+    (Role::PredictionOutput, "nextn.shared_head_head.weight"),
+    (Role::PredictionOutputNorm, "nextn.shared_head_norm.weight"),
 ];
 
 impl Role {

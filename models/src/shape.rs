@@ -5,6 +5,7 @@ use crate::arch::{ARCHITECTURES, Architecture, ExpertSize};
 use crate::gguf::{Array, Gguf, Metadata, TensorInfo, Value};
 use crate::hint::Hint;
 use crate::inventory::Role;
+use crate::prediction;
 
 /// Blocks of a model (`LLAMA_MAX_LAYERS`).
 pub const BLOCKS_MAX: u64 = 512;
@@ -28,8 +29,10 @@ pub const CONTEXT_TOKENS_MAX: u64 = 1 << 28;
 pub struct Shape {
     /// What kind of model it is.
     pub architecture: &'static Architecture,
-    /// Transformer blocks.
+    /// Transformer blocks, those that guess further tokens among them.
     pub blocks: u32,
+    /// The last blocks, which guess further tokens (MTP) beside the model.
+    pub prediction_blocks: u32,
     /// Tokens of context that it was trained with.
     pub context_train: u64,
     /// Numbers that stand for one token between the blocks.
@@ -158,6 +161,11 @@ impl Shape {
         self.sliding_window.filter(|_| limited)
     }
 
+    /// Whether a block guesses further tokens, beside those that compute the model.
+    pub fn predicts(&self, block: u32) -> bool {
+        block >= self.blocks - self.prediction_blocks.min(self.blocks)
+    }
+
     /// The shape of an open model.
     pub fn of(gguf: &Gguf) -> Result<Self, ShapeError> {
         Self::from_header(gguf.metadata(), gguf.tensors())
@@ -197,6 +205,8 @@ impl Shape {
         Ok(Self {
             architecture,
             blocks,
+            prediction_blocks: keys.optional(prediction::KEY, 0, blocks.into())?.unwrap_or(0)
+                as u32,
             context_train: keys.required("context_length", 0, CONTEXT_TOKENS_MAX)?,
             embedding,
             feed_forward: dense_size,
@@ -369,6 +379,7 @@ impl Shape {
         Self {
             architecture: &crate::arch::llama::LLAMA,
             blocks: 2,
+            prediction_blocks: 0,
             context_train: 512,
             embedding: 64,
             feed_forward: 172,

@@ -3,6 +3,7 @@
 
 pub mod deepseek2;
 pub mod gemma;
+pub mod glm4moe;
 pub mod gpt_oss;
 pub mod granite;
 pub mod llama;
@@ -49,6 +50,7 @@ pub const ARCHITECTURES: &[&Architecture] = &[
     &qwen3::QWEN3_MOE,
     &gpt_oss::GPT_OSS,
     &deepseek2::DEEPSEEK2,
+    &glm4moe::GLM4_MOE,
     &granite::GRANITE,
     &granite::GRANITE_MOE,
     &olmo2::OLMO2,

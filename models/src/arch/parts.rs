@@ -25,6 +25,9 @@ impl<'a> Parts<'a> {
         for number in 0..shape.blocks {
             parts.block = Some(number);
             block(&mut parts, number);
+            if shape.predicts(number) {
+                parts.prediction();
+            }
         }
         parts.block = None;
         parts.push(Role::OutputNorm, &[shape.embedding]);
@@ -37,6 +40,23 @@ impl<'a> Parts<'a> {
     /// A tensor of the block at hand.
     pub(super) fn push(&mut self, role: Role, dimensions: &[u64]) {
         self.specs.push(TensorSpec::new(role, self.block, dimensions));
+    }
+
+    /// A tensor that the block at hand may lack.
+    pub(super) fn optional(&mut self, role: Role, dimensions: &[u64]) {
+        let spec = TensorSpec::new(role, self.block, dimensions);
+        self.specs.push(TensorSpec { required: false, ..spec });
+    }
+
+    /// What a block has besides when it guesses further tokens. What it lacks, it shares with the model.
+    fn prediction(&mut self) {
+        let (embedding, vocabulary) = (self.shape.embedding, self.shape.vocabulary);
+        self.push(Role::PredictionProjection, &[2 * embedding, embedding]);
+        self.norm(Role::PredictionEmbeddingNorm);
+        self.norm(Role::PredictionStateNorm);
+        self.optional(Role::PredictionEmbedding, &[embedding, vocabulary]);
+        self.optional(Role::PredictionOutput, &[embedding, vocabulary]);
+        self.optional(Role::PredictionOutputNorm, &[embedding]);
     }
 
     /// A vector as long as the embedding.
