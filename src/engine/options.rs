@@ -97,6 +97,8 @@ pub struct ModelOptions {
     pub vocabulary_only: bool,
     /// Look for NaN and infinities in every block while loading.
     pub check_tensors: bool,
+    /// Load the layer that guesses further tokens (MTP), where the file has one that can be used.
+    pub prediction: bool,
 }
 
 impl Default for ModelOptions {
@@ -113,6 +115,7 @@ impl Default for ModelOptions {
             expert_reading: ExpertReading::Auto,
             vocabulary_only: false,
             check_tensors: false,
+            prediction: false,
         }
     }
 }
@@ -322,6 +325,8 @@ pub enum Speculation {
     Ngram,
     /// From the draft model alone.
     Draft,
+    /// From the model's own prediction layer (MTP) alone.
+    Mtp,
 }
 
 /// A draft model and how to load it; its context is as long as the other model's.

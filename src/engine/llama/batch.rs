@@ -13,6 +13,8 @@ pub struct Batch {
     /// How many sequences each token belongs to: always one.
     counts: Vec<i32>,
     marks: Vec<i8>,
+    /// The state that comes with each token, one after the other; empty where none does.
+    states: Vec<f32>,
     outputs: usize,
     /// Pointers into `sequences`, made when the batch is handed over.
     places: Vec<*mut sys::llama_seq_id>,
@@ -44,6 +46,7 @@ impl Batch {
         self.sequences.clear();
         self.counts.clear();
         self.marks.clear();
+        self.states.clear();
         self.outputs = 0;
     }
 
@@ -64,6 +67,17 @@ impl Batch {
             self.marks.push(i8::from(index >= outputs_from));
         }
         self.outputs += tokens.len().saturating_sub(outputs_from);
+    }
+
+    /// Adds a token of the first sequence that comes with the state of the one before it.
+    pub fn push_with_state(&mut self, position: usize, token: Token, state: &[f32], asks: bool) {
+        self.push(0, position, &[token], usize::from(!asks));
+        self.states.extend_from_slice(state);
+    }
+
+    /// Numbers of all states that come with tokens.
+    pub(super) fn state_values(&self) -> usize {
+        self.states.len()
     }
 
     /// Each token with its sequence and its position.
@@ -90,7 +104,10 @@ impl Batch {
         sys::llama_batch {
             n_tokens: self.tokens.len() as i32,
             token: self.tokens.as_mut_ptr(),
-            embd: std::ptr::null_mut(),
+            embd: match self.states.len() {
+                0 => std::ptr::null_mut(),
+                _ => self.states.as_mut_ptr(),
+            },
             pos: self.positions.as_mut_ptr(),
             n_seq_id: self.counts.as_mut_ptr(),
             seq_id: self.places.as_mut_ptr(),

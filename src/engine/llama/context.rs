@@ -10,6 +10,7 @@ use llama_cpp_sys_2 as sys;
 
 use super::batch::Batch;
 use super::observe::{Observed, Observer};
+use super::prediction::HiddenStates;
 use super::steady::Steady;
 use super::vocabulary::Vocabulary;
 use super::{LlamaError, Model, Token, logs};
@@ -57,6 +58,10 @@ pub struct Context {
     own_batch: Batch,
     /// Keeps batches to one order of summation.
     steady: Option<Steady>,
+    /// Which tokens leave their state.
+    pub(super) hidden_states: HiddenStates,
+    /// Numbers of the state that comes with each token; 0 for a context that takes none.
+    pub(super) input_state_length: usize,
 }
 
 // SAFETY: a context is used by one thread at a time (every method that touches it takes `&mut
@@ -87,6 +92,18 @@ impl Context {
         abort: AbortFlag,
         observer: Option<Box<dyn Observer>>,
     ) -> Result<Self, LlamaError> {
+        let kind = sys::LLAMA_CONTEXT_TYPE_DEFAULT;
+        Self::open(model, options, (context_tokens, kind), abort, observer)
+    }
+
+    /// A context that computes the model, or a part of it.
+    pub(super) fn open(
+        model: &Arc<Model>,
+        options: &ContextOptions,
+        (context_tokens, kind): (u32, sys::llama_context_type),
+        abort: AbortFlag,
+        observer: Option<Box<dyn Observer>>,
+    ) -> Result<Self, LlamaError> {
         let vocabulary = model.vocabulary();
         let mut observed = observer.map(|observer| Box::new(Observed::new(observer)));
         let row_bytes = (vocabulary.len() * size_of::<f32>()).max(1);
@@ -96,6 +113,7 @@ impl Context {
         let outputs_max = (LOGITS_BYTES_MAX / row_bytes).clamp(1, batch_tokens as usize);
         let mut params = parameters(options, cells, sequences);
         params.n_outputs_max = outputs_max as u32;
+        params.ctx_type = kind;
         let mut interrupt = Box::new(Interrupt { flag: abort, watch: None });
         if let Some(observed) = &mut observed {
             params.cb_eval = Some(Observed::callback);
@@ -119,6 +137,8 @@ impl Context {
             own_batch: Batch::default(),
             // SAFETY: the context was just made and owns what is returned.
             steady: unsafe { Steady::of(pointer.as_ptr()) },
+            hidden_states: HiddenStates::None,
+            input_state_length: 0,
         })
     }
 
@@ -292,7 +312,8 @@ impl Context {
     /// with logits. When it is cut short, a part of it may be in the cache.
     pub fn compute(&mut self, batch: &mut Batch) -> Result<(), LlamaError> {
         let (tokens, outputs) = (batch.len(), batch.outputs());
-        if tokens > self.batch_tokens || outputs > self.outputs_max {
+        let fits = tokens <= self.batch_tokens && outputs <= self.outputs_max;
+        if !fits || batch.state_values() != tokens * self.input_state_length {
             return Err(LlamaError::Batch { tokens, outputs });
         }
         self.outputs.clear();

@@ -30,6 +30,7 @@ mod model;
 mod observe;
 mod penalties;
 pub mod ranking;
+mod prediction;
 mod sampler;
 #[cfg(test)]
 mod sampler_tests;
@@ -38,6 +39,8 @@ mod steady;
 mod steering_tests;
 #[cfg(test)]
 pub(in crate::engine) mod tiny;
+#[cfg(test)]
+pub(in crate::engine) mod tiny_mtp;
 mod vocabulary;
 
 use std::ffi::{CStr, c_char};
@@ -63,6 +66,7 @@ pub use logprobs::{Logprobs, TOP_LOGPROBS_MAX};
 pub use logs::{Line, LogLevel, Mark};
 pub use model::Model;
 pub use observe::{Observer, TensorView};
+pub use prediction::{HiddenStates, PREDICTION_BATCH_TOKENS};
 pub use sampler::{Sampler, argmax, check_finite};
 pub use vocabulary::{TokenizeOptions, Vocabulary};
 

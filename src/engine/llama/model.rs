@@ -83,6 +83,7 @@ impl Model {
         params.use_extra_bufts = options.repack;
         params.vocab_only = options.vocabulary_only;
         params.check_tensors = options.check_tensors;
+        params.load_mtp = options.prediction;
         params.progress_callback = Some(on_progress);
         params.progress_callback_user_data = (&raw mut progress).cast::<c_void>();
         let mark = backend.mark();
