@@ -13,6 +13,8 @@ mod guessing_tests;
 mod material_tests;
 mod measure;
 mod pace;
+#[cfg(test)]
+mod prediction_tests;
 mod queue;
 mod reply;
 #[cfg(test)]
@@ -33,7 +35,7 @@ use super::llama::{
     AbortFlag, Adapters, Batch, Context, Infill, LlamaError, Steered, Token, TokenizeOptions,
 };
 use super::options::{OptionError, Speculation};
-use super::speculate::{DraftModel, Learned};
+use super::speculate::{DraftModel, Learned, PredictionLayer};
 use super::steering::Steering;
 use measure::Measure;
 use pace::Pace;
@@ -115,6 +117,12 @@ impl Scheduler {
     #[must_use]
     pub fn with_batch_invariance(self, batch_invariant: bool) -> Self {
         Self { batch_invariant, ..self }
+    }
+
+    /// Lets the model's own prediction layer guess, in place of a small model.
+    #[must_use]
+    pub fn with_prediction(self, layer: PredictionLayer) -> Self {
+        Self { learned: self.learned.with_prediction(layer), ..self }
     }
 
     /// The context.
@@ -295,7 +303,7 @@ impl Scheduler {
         let is_wanted = match request.speculation {
             Speculation::Off => false,
             Speculation::Auto => changes_nothing,
-            Speculation::Ngram | Speculation::Draft => true,
+            Speculation::Ngram | Speculation::Draft | Speculation::Mtp => true,
         };
         is_wanted && self.context.model().takes_back()
     }

@@ -84,7 +84,7 @@ impl Reply {
 
     /// Guesses tokens from here on.
     pub(super) fn guess_with(&mut self, speculation: Speculation, learned: &Learned) {
-        let copies = speculation != Speculation::Draft;
+        let copies = !matches!(speculation, Speculation::Draft | Speculation::Mtp);
         let drafts = speculation != Speculation::Ngram;
         self.speculator = Some(Speculator::new(learned, copies, drafts));
     }
@@ -99,6 +99,18 @@ impl Reply {
         let started = Instant::now();
         self.guesses.extend_from_slice(speculator.propose(limit.min(left), others));
         self.guessing = started.elapsed();
+    }
+
+    /// Whether it wants the state of each token that is computed.
+    pub(super) fn follows(&self) -> bool {
+        self.speculator.as_ref().is_some_and(Speculator::follows)
+    }
+
+    /// Tells of a token that was computed at a position, and of the state that it left.
+    pub(super) fn follow(&mut self, position: usize, token: Token, state: &[f32]) {
+        if let Some(speculator) = &mut self.speculator {
+            speculator.follow(position, token, state);
+        }
     }
 
     /// The guesses in the batch.

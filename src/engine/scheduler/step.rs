@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::reply::Reply;
 use super::slot::{Slot, Work};
 use super::{Emit, Scheduler, ms_since};
 use crate::engine::frames::{Event, Failure, Reason};
-use crate::engine::llama::{Context, LlamaError, Steered, Token};
+use crate::engine::llama::{Context, HiddenStates, LlamaError, Steered, Token};
 use crate::engine::speculate::Others;
 
 /// What a batch holds of one slot.
@@ -16,6 +17,8 @@ struct Part {
     /// The position of its first token.
     start: usize,
     tokens: usize,
+    /// The place of its first token in the batch.
+    place: usize,
     /// Its first row of logits.
     row: usize,
     rows: usize,
@@ -39,6 +42,7 @@ impl Scheduler {
         // there, with guesses or without, and the faster kernels may have all.
         let is_alone = matches!(parts[..], [only] if !only.is_prompt);
         self.context.set_steady(self.batch_invariant || is_alone);
+        self.context.leave_hidden_states(self.states_wanted(&parts));
         let started = Instant::now();
         match self.steer(steered).and_then(|()| self.context.compute(&mut self.batch)) {
             Ok(()) => {
@@ -74,6 +78,17 @@ impl Scheduler {
         let busy = self.slots.iter().filter(|slot| slot.task.is_some());
         let longest = busy.min_by_key(|slot| slot.used_at);
         longest.map_or_else(|| Arc::clone(&self.steered), |slot| Arc::clone(&slot.steered))
+    }
+
+    /// Whether a reply follows what the model computes. Only tokens with logits leave a state: another one would change how
+    /// the last layer of a prompt is computed, and with it the last bits of what is chosen from.
+    fn states_wanted(&self, parts: &[Part]) -> HiddenStates {
+        let follows = |part: &Part| match self.slots[part.slot].task.as_ref().map(|task| &task.work)
+        {
+            Some(Work::Generate(reply)) => reply.follows(),
+            _ => false,
+        };
+        if parts.iter().any(follows) { HiddenStates::Outputs } else { HiddenStates::None }
     }
 
     fn steer(&mut self, steered: Arc<Steered>) -> Result<(), LlamaError> {
@@ -178,10 +193,11 @@ impl Scheduler {
 
     fn add(&mut self, slot: usize, tokens: &[Token], outputs_from: usize, is_prompt: bool) -> Part {
         let start = self.slots[slot].held.len();
-        let row = self.batch.outputs();
+        let (place, row) = (self.batch.len(), self.batch.outputs());
         self.batch.push(self.slots[slot].sequence, start, tokens, outputs_from);
         let rows = tokens.len() - outputs_from;
-        Part { slot, start, tokens: tokens.len(), row, rows, is_prompt, others: Others::default() }
+        let (tokens, others) = (tokens.len(), Others::default());
+        Part { slot, start, tokens, place, row, rows, is_prompt, others }
     }
 
     /// Hands the computed part to its request.
@@ -255,6 +271,7 @@ fn go_on(
         }
         return Ok(None);
     }
+    tell_states(reply, part, &task.tokens[part.start..], context);
     emit(call, reply.prompt_done(&task.tokens));
     if reply.wants_nothing() {
         return Ok(Some(Reason::Length));
@@ -286,10 +303,25 @@ fn check(
             break;
         }
     }
+    tell_states(reply, part, &tokens[..rows], context);
     reply.step_done(part.rows - 1, part.others, computed);
     // Guesses that did not hold leave the cache.
     slot.keep(part.start + rows, context);
     if reason.is_some() { Ok(reason) } else { Ok(ended_by_room(slot, context)) }
+}
+
+/// Tells a reply that follows what the model computes of the first tokens of its part, those that have logits, and of the
+/// states that they left.
+fn tell_states(reply: &mut Reply, part: Part, tokens: &[Token], context: &mut Context) {
+    if !reply.follows() {
+        return;
+    }
+    for (index, &token) in tokens.iter().enumerate().skip(part.tokens - part.rows) {
+        // Without a state, guesses begin anew behind it.
+        if let Ok(state) = context.hidden_state(part.place + index) {
+            reply.follow(part.start + index, token, state);
+        }
+    }
 }
 
 /// Whether a reply ends because its context is full and may not forget.

@@ -29,7 +29,7 @@ const COPIED: [(usize, f64); 9] = [
 /// Prior of a copy that goes on behind a token that differed.
 const RESUMED: f64 = 0.5;
 
-/// Probability that the draft model gives, from which each class of its guesses begins, with the prior.
+/// Probability that the draft model or the prediction layer gives, from which each class of its guesses begins, with the prior.
 const DRAFTED: [(f32, f64); 5] = [(0.0, 0.3), (0.3, 0.5), (0.5, 0.65), (0.7, 0.8), (0.9, 0.93)];
 
 /// What speaks for a guess.
@@ -41,6 +41,8 @@ pub(super) enum Evidence {
     Resumed,
     /// A draft model gives it this probability.
     Drafted(f32),
+    /// The model's own prediction layer gives it this probability.
+    Predicted(f32),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +68,7 @@ pub(super) struct Acceptance {
     copied: [Count; COPIED.len()],
     resumed: Count,
     drafted: [Count; DRAFTED.len()],
+    predicted: [Count; DRAFTED.len()],
 }
 
 impl Default for Acceptance {
@@ -74,6 +77,7 @@ impl Default for Acceptance {
             copied: COPIED.map(|(_, prior)| Count::new(prior)),
             resumed: Count::new(RESUMED),
             drafted: DRAFTED.map(|(_, prior)| Count::new(prior)),
+            predicted: DRAFTED.map(|(_, prior)| Count::new(prior)),
         }
     }
 }
@@ -85,6 +89,7 @@ impl Acceptance {
             Evidence::Copied(length) => self.copied[class(length, &COPIED)].probability(),
             Evidence::Resumed => self.resumed.probability(),
             Evidence::Drafted(share) => self.drafted[class(share, &DRAFTED)].probability(),
+            Evidence::Predicted(share) => self.predicted[class(share, &DRAFTED)].probability(),
         }
     }
 
@@ -94,6 +99,7 @@ impl Acceptance {
             Evidence::Copied(length) => &mut self.copied[class(length, &COPIED)],
             Evidence::Resumed => &mut self.resumed,
             Evidence::Drafted(share) => &mut self.drafted[class(share, &DRAFTED)],
+            Evidence::Predicted(share) => &mut self.predicted[class(share, &DRAFTED)],
         };
         count.right = count.right * MEMORY + f64::from(u8::from(is_right));
         count.wrong = count.wrong * MEMORY + f64::from(u8::from(!is_right));
@@ -101,8 +107,8 @@ impl Acceptance {
 
     /// Forgets a little: called for each token that no guess was made for.
     pub(super) fn fade(&mut self) {
-        let counts = self.copied.iter_mut().chain([&mut self.resumed]).chain(&mut self.drafted);
-        for count in counts {
+        let computed = self.drafted.iter_mut().chain(&mut self.predicted);
+        for count in self.copied.iter_mut().chain([&mut self.resumed]).chain(computed) {
             count.right *= EXPIRY;
             count.wrong *= EXPIRY;
         }

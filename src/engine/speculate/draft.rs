@@ -1,16 +1,12 @@
 //! A small model that guesses for a large one of the same vocabulary.
 
-use std::time::Duration;
-
 use thiserror::Error;
 
-use crate::engine::llama::{Context, LlamaError, Token, Vocabulary, argmax};
+use super::drafter::{Pace, likeliest};
+use crate::engine::llama::{Context, LlamaError, Token, Vocabulary};
 
 /// Tokens at the end of a vocabulary that the other may lack: padding.
 const SIZE_DIFFERENCE_MAX: usize = 128;
-
-/// Tokens that a draft model reads before its pace is believed.
-const PACE_STEP: f64 = 0.2;
 
 /// Why a model cannot guess for another.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -47,9 +43,7 @@ pub struct DraftModel {
     context: Context,
     /// The tokens in its cache.
     held: Vec<Token>,
-    /// Tokens computed since the pace was last told.
-    computed: usize,
-    seconds_per_token: Option<f64>,
+    pace: Pace,
     /// Why it no longer guesses.
     fault: Option<LlamaError>,
 }
@@ -58,7 +52,7 @@ impl DraftModel {
     /// A draft model in its context, for a model with this vocabulary.
     pub fn new(context: Context, target: &Vocabulary) -> Result<Self, DraftError> {
         check(context.vocabulary(), target)?;
-        Ok(Self { context, held: Vec::new(), computed: 0, seconds_per_token: None, fault: None })
+        Ok(Self { context, held: Vec::new(), pace: Pace::default(), fault: None })
     }
 
     /// Why it stopped guessing: an error of its own never costs the reply.
@@ -66,9 +60,12 @@ impl DraftModel {
         self.fault.as_ref()
     }
 
-    /// Seconds of a token, once known.
-    pub(super) fn seconds_per_token(&self) -> Option<f64> {
-        self.seconds_per_token
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    pub(super) fn pace_mut(&mut self) -> &mut Pace {
+        &mut self.pace
     }
 
     /// Tokens that it has yet to read before it can guess what follows these.
@@ -76,24 +73,15 @@ impl DraftModel {
         tokens.len() - self.shared(tokens)
     }
 
-    /// Learns how long its computations since the last call took.
-    pub(super) fn learn(&mut self, elapsed: Duration) {
-        let computed = std::mem::take(&mut self.computed);
-        if computed == 0 {
-            return;
-        }
-        let seconds = elapsed.as_secs_f64() / computed as f64;
-        let pace = self.seconds_per_token.get_or_insert(seconds);
-        *pace += PACE_STEP * (seconds - *pace);
-    }
-
-    /// Reads what is new of the text, so that the next call of [`DraftModel::next`] guesses what follows.
-    pub(super) fn begin(&mut self, tokens: &[Token]) {
+    /// Reads what is new of the text, so that the next call of [`DraftModel::next`] guesses what follows. False when
+    /// it cannot.
+    pub(super) fn begin(&mut self, tokens: &[Token]) -> bool {
         if self.fault.is_some() || tokens.is_empty() {
-            return;
+            return false;
         }
         let result = self.read(tokens);
         self.fault = result.err();
+        self.fault.is_none()
     }
 
     /// The likeliest next token with its probability, and takes it as said; None when it cannot.
@@ -136,20 +124,16 @@ impl DraftModel {
             self.context.decode(chunk, chunk.len() - usize::from(read == fresh.len()))?;
             self.held.extend_from_slice(chunk);
         }
-        self.computed += fresh.len();
+        self.pace.count(fresh.len() as f64);
         Ok(())
     }
 
     fn guess(&mut self) -> Result<(Token, f32), LlamaError> {
-        let logits = self.context.logits_of_last()?;
-        let best = argmax(logits);
-        let largest = logits.get(best).copied().unwrap_or(f32::NEG_INFINITY);
-        let sum: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-        let token = best as Token;
+        let (token, share) = likeliest(self.context.logits_of_last()?);
         self.context.decode(&[token], 0)?;
         self.held.push(token);
-        self.computed += 1;
-        Ok((token, 1.0 / sum))
+        self.pace.count(1.0);
+        Ok((token, share))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Speculative decoding: tokens are guessed, and the model checks several guesses in one step.
 //!
 //! A step of several tokens costs less than as many steps of one, because the weights travel from memory once; so right
-//! guesses are time won and wrong ones time lost. Guesses come from what was said before (`history`: prompt and reply), or
-//! from a small draft model of the same vocabulary (`draft`). How many are made is a calculation: the probability
+//! guesses are time won and wrong ones time lost. Guesses come from what was said before (`history`: prompt and reply),
+//! from a small draft model of the same vocabulary (`draft`), or from a layer of the model itself that was trained to guess
+//! further tokens (`mtp`). How many are made is a calculation: the probability
 //! of each (`acceptance`) and the cost of a step by its tokens (`cost`) give the tokens per second of every length, and the
 //! best is chosen, none included. A watchdog (`ledger`) bounds what may be lost, from the first token on.
 //!
@@ -23,8 +24,10 @@
 mod acceptance;
 mod cost;
 mod draft;
+mod drafter;
 mod history;
 mod ledger;
+mod mtp;
 #[cfg(test)]
 mod simulation;
 
@@ -34,8 +37,10 @@ use std::time::Duration;
 use acceptance::{Acceptance, Evidence};
 use cost::Cost;
 pub use draft::{DraftError, DraftModel};
+use drafter::Drafter;
 use history::History;
 use ledger::Ledger;
+pub use mtp::PredictionLayer;
 
 use super::llama::Token;
 
@@ -64,16 +69,34 @@ struct Lessons {
     acceptance: Acceptance,
     /// Seconds that finished replies won.
     won: f64,
-    /// The draft model, while no reply uses it.
-    draft: Option<DraftModel>,
+    /// What guesses by computing, while no reply uses it.
+    drafter: Option<Drafter>,
 }
 
 impl Learned {
     /// Hands a draft model over: one reply at a time asks it.
     #[must_use]
     pub fn with_draft(self, draft: DraftModel) -> Self {
-        self.lessons().draft = Some(draft);
+        self.lessons().drafter = Some(Drafter::Model(Box::new(draft)));
         self
+    }
+
+    /// Hands the model's prediction layer over, in place of a draft model: one reply at a time asks it.
+    #[must_use]
+    pub fn with_prediction(self, layer: PredictionLayer) -> Self {
+        self.lessons().drafter = Some(Drafter::Layer(Box::new(layer)));
+        self
+    }
+
+    /// As if long steps had cost no more than short ones, and guesses had won: for tests that want guesses whatever the
+    /// clock says.
+    #[cfg(test)]
+    pub(in crate::engine) fn hope(&self) {
+        let mut lessons = self.lessons();
+        lessons.won = 1.0;
+        for tokens in 1..=STEP_TOKENS_MAX {
+            lessons.cost.learn(tokens, Duration::from_millis(100));
+        }
     }
 
     fn lessons(&self) -> MutexGuard<'_, Lessons> {
@@ -119,7 +142,7 @@ pub struct Counters {
 pub struct Speculator {
     learned: Learned,
     copies: bool,
-    draft: Option<DraftModel>,
+    drafter: Option<Drafter>,
     history: History,
     ledger: Ledger,
     guesses: Vec<Token>,
@@ -137,13 +160,14 @@ pub struct Speculator {
 }
 
 impl Speculator {
-    /// A speculator for one reply: it `copies` from what was said before, and `drafts` with the draft model when there is
-    /// one that no other reply uses.
+    /// A speculator for one reply: it `copies` from what was said before, and `drafts` with the draft model or the prediction
+    /// layer when there is one that no other reply uses.
     pub fn new(learned: &Learned, copies: bool, drafts: bool) -> Self {
+        let drafter = if drafts { learned.lessons().drafter.take() } else { None };
         Self {
             learned: learned.clone(),
             copies,
-            draft: if drafts { learned.lessons().draft.take() } else { None },
+            drafter: drafter.map(Drafter::for_another),
             history: History::default(),
             ledger: Ledger::default(),
             guesses: Vec::new(),
@@ -166,6 +190,19 @@ impl Speculator {
         self.prompt_seconds += elapsed.as_secs_f64();
     }
 
+    /// Whether it wants to be told of each token that the model computes, and of the state that it left.
+    pub fn follows(&self) -> bool {
+        matches!(self.drafter, Some(Drafter::Layer(_)))
+    }
+
+    /// Tells of a token that the model computed at a position of its cache, and of the state that it left there. Only
+    /// tokens that are part of the text, each before the outcome of its step.
+    pub fn follow(&mut self, position: usize, token: Token, state: &[f32]) {
+        if let Some(Drafter::Layer(layer)) = &mut self.drafter {
+            layer.follow(position, token, state);
+        }
+    }
+
     /// Guesses that held and guesses made.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -184,8 +221,8 @@ impl Speculator {
         let limit = limit.min(GUESSES_MAX).min(cost::TOKENS_MAX.saturating_sub(1 + others.tokens));
         self.copy();
         self.proposed = self.length(limit, others);
-        if self.proposed == 0 && limit > 0 && self.draft.is_some() {
-            self.ask_draft(limit, others);
+        if self.proposed == 0 && limit > 0 && self.drafter.is_some() {
+            self.ask_drafter(limit, others);
         }
         &self.guesses[..self.proposed]
     }
@@ -278,8 +315,8 @@ impl Speculator {
         best
     }
 
-    /// Lets the draft model guess, as long as a further guess promises more tokens per second.
-    fn ask_draft(&mut self, limit: usize, others: Others) {
+    /// Lets the drafter guess, as long as a further guess promises more tokens per second.
+    fn ask_drafter(&mut self, limit: usize, others: Others) {
         self.guesses.clear();
         self.evidence.clear();
         self.source = None;
@@ -287,23 +324,24 @@ impl Speculator {
         let lessons = learned.lessons();
         let Some(single) = lessons.cost.single() else { return };
         self.open(single, lessons.won);
-        let Some(draft) = &mut self.draft else { return };
+        let Some(drafter) = &mut self.drafter else { return };
         let step = Step::new(&lessons.cost, others);
         let allowance = self.ledger.allowance();
-        let price = draft.seconds_per_token().map_or(0.0, |seconds| seconds / single);
-        let catch_up = draft.missing(self.history.tokens()) as f64 * price;
+        let price = drafter.seconds_per_guess().map_or(0.0, |seconds| seconds / single);
+        let catch_up = drafter.missing(self.history.tokens()) * price;
         if catch_up + price + step.risk(1) > allowance {
             return;
         }
         let (mut right, mut gain) = (1.0, 0.0);
         let (mut best, mut best_rate) = (0, step.rate(0, 0.0, 0.0) * PROMISE_MIN);
-        draft.begin(self.history.tokens());
+        if !drafter.begin(self.history.tokens()) {
+            return;
+        }
         for length in 1..=limit {
             if catch_up + price * length as f64 + step.risk(length) > allowance {
                 break;
             }
-            let Some((token, share)) = draft.next() else { break };
-            let evidence = Evidence::Drafted(share);
+            let Some((token, evidence)) = drafter.next() else { break };
             let probability = lessons.acceptance.probability(evidence);
             right *= probability;
             gain += right;
@@ -351,8 +389,8 @@ impl Speculator {
         let batch = 1 + outcome.others.tokens + guessed;
         let deciding = outcome.elapsed.saturating_sub(outcome.guessing);
         lessons.cost.learn(batch, deciding);
-        if let Some(draft) = &mut self.draft {
-            draft.learn(outcome.guessing);
+        if let Some(drafter) = &mut self.drafter {
+            drafter.learn(outcome.guessing);
         }
         let Some(single) = lessons.cost.single() else { return };
         let without = lessons.cost.expected(batch - guessed);
@@ -376,8 +414,8 @@ impl Drop for Speculator {
         let won = self.won_seconds();
         let mut lessons = self.learned.lessons();
         lessons.won = (lessons.won + won).max(0.0);
-        if let Some(draft) = self.draft.take() {
-            lessons.draft = Some(draft);
+        if let Some(drafter) = self.drafter.take() {
+            lessons.drafter = Some(drafter);
         }
     }
 }

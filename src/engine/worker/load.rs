@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nfl_models::Hint;
 use nfl_models::gguf::Gguf;
+use nfl_models::prediction;
 use sha2::{Digest, Sha256};
 
 use super::cage::{self, CageInfo, Reach};
@@ -23,7 +24,7 @@ use crate::engine::llama::{
 };
 use crate::engine::options::{ContextOptions, DraftRequest, LoadRequest, ModelOptions};
 use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
-use crate::engine::speculate::DraftModel;
+use crate::engine::speculate::{DraftModel, PredictionLayer};
 use crate::hardware;
 
 /// Lines of placement and warnings that are handed on.
@@ -81,7 +82,7 @@ pub(super) fn load(
 ) -> Result<(Loaded, LoadInfo), Failure> {
     let started = Instant::now();
     request.context.check()?;
-    let Checked { gguf, files, mut warnings, layout } = check(&request.path)?;
+    let Checked { gguf, files, mut warnings, layout, predicts } = check(&request.path)?;
     let first = first_file(&gguf, &request.path);
     let backend = Backend::get();
     let mark = backend.mark();
@@ -93,6 +94,8 @@ pub(super) fn load(
     let options = ModelOptions {
         // A repacked copy is not the file's: it can neither be dropped nor read again.
         repack: request.model.repack && !reads_experts,
+        // One kind of drafter is enough, and who names a small model wants that.
+        prediction: request.model.prediction && predicts && request.draft.is_none(),
         ..request.model.clone()
     };
     let model = Model::load(backend, &first, &options, &mut |share| {
@@ -116,6 +119,11 @@ pub(super) fn load(
     } else {
         let scheduler = open_scheduler(&model, request, inbox, expert_reader)?
             .with_adapters(Adapters::new(&model, &request.path));
+        let scheduler = if options.prediction {
+            scheduler.with_prediction(open_prediction(&model, request)?)
+        } else {
+            scheduler
+        };
         Some(match open_states(request) {
             Ok(Some(states)) => scheduler.with_states(states),
             Ok(None) => scheduler,
@@ -178,6 +186,8 @@ struct Checked {
     warnings: Vec<String>,
     /// Where its experts are, when it has any.
     layout: Option<Layout>,
+    /// Whether it has a layer that guesses further tokens and can be used.
+    predicts: bool,
 }
 
 /// Our own reading of the file, which llama.cpp sees only when there is nothing to refuse.
@@ -196,6 +206,7 @@ fn check(path: &Path) -> Result<Checked, Failure> {
         files: gguf.files().map(|file| file.canonicalize().unwrap_or(file.to_owned())).collect(),
         warnings: warnings.iter().map(ToString::to_string).collect(),
         layout: Layout::of(&gguf),
+        predicts: prediction::find(&gguf).is_ok(),
         gguf,
     })
 }
@@ -243,7 +254,8 @@ fn open_draft(
 ) -> Result<DraftModel, Failure> {
     let path = &request.path;
     let first = first_file(&check(path)?.gguf, path);
-    let draft = Model::load(Backend::get(), &first, &request.model, &mut |_| true)?;
+    let own = ModelOptions { prediction: false, ..request.model.clone() };
+    let draft = Model::load(Backend::get(), &first, &own, &mut |_| true)?;
     let options = ContextOptions { sequences: 1, ..request.context.clone() };
     let context = Context::new(&draft, &options, context_tokens, AbortFlag::default(), None)?;
     DraftModel::new(context, &model.vocabulary()).map_err(|error| Failure::Refused {
@@ -253,6 +265,14 @@ fn open_draft(
             "a draft model must be of the same family: same vocabulary, token by token".to_owned(),
         ),
     })
+}
+
+/// The model's own layer that guesses further tokens, in a context as large as the model's.
+fn open_prediction(model: &Arc<Model>, request: &LoadRequest) -> Result<PredictionLayer, Failure> {
+    let context_tokens = request.context.context_for(model.context_trained_tokens())?;
+    let abort = AbortFlag::default();
+    let context = Context::of_prediction(model, &request.context, context_tokens, abort)?;
+    Ok(PredictionLayer::new(context))
 }
 
 /// The saved states of this model; a folder that cannot be used costs time, not the model.
