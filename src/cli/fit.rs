@@ -9,7 +9,7 @@ use nfl_models::{Footprint, Level};
 use serde_json::json;
 
 use super::failure::Failure;
-use super::placement::{Asking, Here, PlacementArguments};
+use super::placement::{Asking, Here, PlacementArguments, with_usable_prediction};
 use crate::engine::plan::{
     ComputeSource, Gpu, Machine, MainMemory, Plan, plan, plan_with_draft, this_machine,
 };
@@ -85,7 +85,8 @@ impl Model {
             let footprint = Outline::read(path)?.footprint(level)?;
             return Ok(Self { footprint, level: Some(level) });
         }
-        Ok(Self { footprint: Footprint::of(&Gguf::open(path)?)?, level: None })
+        let gguf = Gguf::open(path)?;
+        Ok(Self { footprint: with_usable_prediction(Footprint::of(&gguf)?, &gguf), level: None })
     }
 }
 

@@ -7,6 +7,7 @@ mod doctor;
 mod embed;
 mod failure;
 mod fit;
+mod guessing;
 mod output;
 mod placement;
 mod quantize;

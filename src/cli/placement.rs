@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use nfl_models::gguf::Gguf;
-use nfl_models::{Footprint, preflight};
+use nfl_models::{Footprint, prediction, preflight};
 
 use super::failure::Failure;
 use crate::engine::options::{
@@ -92,6 +92,14 @@ fn tensor_override(text: &str) -> Result<TensorOverride, String> {
     Ok(TensorOverride { pattern: pattern.to_owned(), device: device.to_owned() })
 }
 
+/// The footprint of a model whose layer that guesses further tokens is loaded if it can be used.
+pub(super) fn with_usable_prediction(footprint: Footprint, gguf: &Gguf) -> Footprint {
+    match prediction::find(gguf) {
+        Ok(_) => footprint,
+        Err(_) => footprint.without_prediction(),
+    }
+}
+
 /// A plan and what it rests on.
 pub(super) struct Planned {
     pub(super) plan: Plan,
@@ -101,11 +109,26 @@ pub(super) struct Planned {
     pub(super) draft: Option<Plan>,
 }
 
-/// What can be known of a file without loading it; None where nothing can be planned.
-pub(super) fn footprint(file: &Path) -> Option<Footprint> {
+/// What guesses for a model, and takes memory beside it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Guessers<'a> {
+    /// A small model.
+    pub(super) draft: Option<&'a Path>,
+    /// The model's own layer for it, where the file has one that can be used.
+    pub(super) prediction: bool,
+}
+
+/// What can be known of a file without loading it; None where nothing can be planned. The layer that guesses further
+/// tokens is counted with `prediction`, and where it can be used.
+fn footprint(file: &Path, prediction: bool) -> Option<Footprint> {
     let gguf = Gguf::open(file).ok()?;
     preflight(&gguf).ok()?;
-    Footprint::of(&gguf).ok()
+    let footprint = Footprint::of(&gguf).ok()?;
+    Some(if prediction {
+        with_usable_prediction(footprint, &gguf)
+    } else {
+        footprint.without_prediction()
+    })
 }
 
 impl PlacementArguments {
@@ -129,13 +152,15 @@ impl PlacementArguments {
 
     /// What a worker is asked to load: as planned, or as asked where nothing can be planned (an architecture whose
     /// tensors are not known here, or a file that the worker will refuse with its own words).
+    ///
+    /// With `prediction` the layer that guesses further tokens is loaded where the file has one that can be used.
     pub(super) fn request(
         &self,
         file: &Path,
-        draft: Option<&Path>,
+        guessers: Guessers<'_>,
         program: &Path,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        self.request_for(file, draft, program, self.wishes())
+        self.request_for(file, guessers, program, self.wishes())
     }
 
     /// The same with room for `sequences` conversations of at least `context_tokens` tokens each.
@@ -148,20 +173,21 @@ impl PlacementArguments {
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let context_tokens = Some(self.context.unwrap_or(0).max(context_tokens));
         let wishes = Wishes { context_tokens, sequences, ..self.wishes() };
-        self.request_for(file, None, program, wishes)
+        self.request_for(file, Guessers::default(), program, wishes)
     }
 
     fn request_for(
         &self,
         file: &Path,
-        draft: Option<&Path>,
+        guessers: Guessers<'_>,
         program: &Path,
         wishes: Wishes,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let mut request = self.unplanned(file, hardware::default_threads());
         request.context.context_tokens = wishes.context_tokens;
         request.context.sequences = wishes.sequences.max(1);
-        let planned = plan_file(file, draft, program, &wishes)?;
+        request.model.prediction = guessers.prediction;
+        let planned = plan_file(file, guessers, program, &wishes)?;
         let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
         let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
         if let Some(threads) = threads {
@@ -170,7 +196,7 @@ impl PlacementArguments {
         if let Some(planned) = &planned {
             planned.plan.apply(&mut request.model, &mut request.context);
         }
-        request.draft = draft.map(|path| {
+        request.draft = guessers.draft.map(|path| {
             let mut draft = DraftRequest {
                 path: path.to_owned(),
                 // Of what is not known nothing goes to a GPU: it would be counted nowhere.
@@ -199,7 +225,7 @@ impl PlacementArguments {
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let threads = self.threads.unwrap_or_else(hardware::default_threads);
         let mut request = LoadRequest { embeddings_only: true, ..self.unplanned(file, threads) };
-        let Some(footprint) = footprint(file) else { return Ok((request, None)) };
+        let Some(footprint) = footprint(file, false) else { return Ok((request, None)) };
         let trained = u32::try_from(footprint.shape().context_train).unwrap_or(u32::MAX);
         let context_tokens = request.context.context_for(trained).map_err(PlanError::Option)?;
         let wishes = Wishes {
@@ -246,12 +272,12 @@ impl PlacementArguments {
 /// The plan for a file on this machine, by what measuring has found and still fits; None where nothing can be planned.
 fn plan_file(
     file: &Path,
-    draft: Option<&Path>,
+    guessers: Guessers<'_>,
     program: &Path,
     wishes: &Wishes,
 ) -> Result<Option<Planned>, Failure> {
-    let Some(model) = footprint(file) else { return Ok(None) };
-    let draft = draft.and_then(footprint);
+    let Some(model) = footprint(file, guessers.prediction) else { return Ok(None) };
+    let draft = guessers.draft.and_then(|draft| footprint(draft, false));
     let machine = this_machine(program);
     let here = Here { file, program, footprint: &model, draft: draft.as_ref(), machine: &machine };
     if let Some(tuned) = tuned::recall(file, &machine) {

@@ -5,18 +5,19 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::constraint::ConstraintArguments;
 use super::failure::Failure;
 use super::fit;
+use super::guessing::GuessingArguments;
 use super::placement::{PlacementArguments, Planned};
 use super::reply::{self, Thoughts};
 use super::sampling::SamplingArguments;
 use super::steering::SteeringArguments;
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
-use crate::engine::options::{LoadRequest, Sampling, Speculation, StateOptions};
+use crate::engine::options::{LoadRequest, Sampling, StateOptions};
 use crate::engine::worker::cage::CageInfo;
 use crate::settings;
 use crate::term::editor::{Editor, Typed};
@@ -76,12 +77,8 @@ pub(super) struct Arguments {
     /// Print the reply, why it ended, tokens and times as one JSON object.
     #[arg(long)]
     json: bool,
-    /// Guess tokens ahead and check several at once: the reply is the same, and comes sooner where it repeats something.
-    #[arg(long, value_name = "HOW", value_enum, default_value_t = Guessing::Auto)]
-    spec: Guessing,
-    /// A small model of the same vocabulary that guesses for this one; both are planned so that they fit together.
-    #[arg(long, value_name = "FILE")]
-    draft: Option<PathBuf>,
+    #[command(flatten)]
+    guessing: GuessingArguments,
     /// Fill a gap: PROMPT stands before it, this text behind it.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["raw", "system"])]
     suffix: Option<String>,
@@ -93,30 +90,6 @@ pub(super) struct Arguments {
     sampling: SamplingArguments,
     #[command(flatten)]
     placement: PlacementArguments,
-}
-
-/// Where guesses come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Guessing {
-    /// Nowhere: one token after the other.
-    Off,
-    /// Prompt, reply and the draft model, as long as it pays.
-    Auto,
-    /// Prompt and reply.
-    Ngram,
-    /// The draft model.
-    Draft,
-}
-
-impl From<Guessing> for Speculation {
-    fn from(guessing: Guessing) -> Self {
-        match guessing {
-            Guessing::Off => Self::Off,
-            Guessing::Auto => Self::Auto,
-            Guessing::Ngram => Self::Ngram,
-            Guessing::Draft => Self::Draft,
-        }
-    }
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
@@ -171,12 +144,8 @@ fn piped_prompt() -> Result<String, Failure> {
 fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
-    if arguments.spec == Guessing::Draft && arguments.draft.is_none() {
-        let hint = "name a small model of the same vocabulary: --draft FILE";
-        return Err(Failure::usage("--spec draft: there is no draft model", hint));
-    }
-    let (request, planned) =
-        arguments.placement.request(&arguments.file, arguments.draft.as_deref(), &program)?;
+    let guessers = arguments.guessing.guessers(&arguments.file)?;
+    let (request, planned) = arguments.placement.request(&arguments.file, guessers, &program)?;
     let states = if arguments.keep_state { Some(states()?) } else { None };
     let request = LoadRequest { states, readable: arguments.steering.files(), ..request };
     let mut progress = Progress::permille(printer);
@@ -273,7 +242,7 @@ impl Session<'_> {
                 .map_err(|error| Failure { status: 2, ..Failure::from(error) })?
                 .ignore_end(self.arguments.ignore_eos)
                 .shift(self.arguments.context_shift)
-                .speculation(self.arguments.spec.into())
+                .speculation(self.arguments.guessing.speculation())
                 .steering(self.arguments.steering.read())
                 .and_then(|request| request.logprobs(self.arguments.logprobs))
                 .map_err(|error| Failure { status: 2, ..Failure::from(ChatError::from(error)) })?;

@@ -73,7 +73,7 @@ fn median(values: &[f64]) -> f64 {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
-    let footprint = Footprint::of(&Gguf::open(&arguments.file)?)?;
+    let footprint = Footprint::of(&Gguf::open(&arguments.file)?)?.without_prediction();
     let machine = this_machine(&program);
     let here = Here {
         file: &arguments.file,

@@ -29,8 +29,8 @@ mod logs;
 mod model;
 mod observe;
 mod penalties;
-pub mod ranking;
 mod prediction;
+pub mod ranking;
 mod sampler;
 #[cfg(test)]
 mod sampler_tests;

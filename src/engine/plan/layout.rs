@@ -17,6 +17,7 @@ use super::compute::{Behind, Graph, compute_bytes, gpu_compute_bytes, host_compu
 use super::machine::{Machine, Wishes};
 use super::refusal::PlanError;
 use super::seed::Seed;
+use crate::engine::llama::PREDICTION_BATCH_TOKENS;
 use crate::engine::options::CPU;
 
 /// What a GPU's buffer for intermediate results may exceed the formula by: one part in so many. It
@@ -135,11 +136,27 @@ impl Problem<'_> {
     /// Bytes of intermediate results in main memory.
     fn memory_compute(&self) -> u64 {
         let (shape, graph) = (self.footprint.shape(), self.graph());
-        match self.seed {
+        let bytes = match self.seed {
             Some(seed) => seed.memory,
             None if self.machine.gpus.is_empty() => compute_bytes(shape, &graph),
             None => host_compute_bytes(shape, &graph),
+        };
+        bytes + self.prediction_compute()
+    }
+
+    /// Bytes of intermediate results of the layer that guesses, which is computed in a context of its own, for one
+    /// sequence. They are counted wherever it might be computed.
+    fn prediction_compute(&self) -> u64 {
+        if !self.footprint.has_prediction() {
+            return 0;
         }
+        let own = Graph {
+            context_tokens: self.cache.context_tokens / self.cache.sequences.max(1),
+            micro_batch_tokens: PREDICTION_BATCH_TOKENS.into(),
+            sequences: 1,
+            fused: self.fused,
+        };
+        compute_bytes(self.footprint.shape(), &own)
     }
 
     /// What each GPU computes with though it lies in main memory. The first one takes over what
@@ -198,11 +215,14 @@ impl Problem<'_> {
 
     /// Bytes of intermediate results on a GPU.
     fn gpu_compute(&self, gpu: usize, behind: &Behind) -> u64 {
-        if let Some(seed) = self.seed {
-            return seed.gpus[gpu];
-        }
-        let bytes = gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind);
-        (bytes as f64 * self.excess) as u64
+        let bytes = match self.seed {
+            Some(seed) => seed.gpus[gpu],
+            None => {
+                let bytes = gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind);
+                (bytes as f64 * self.excess) as u64
+            }
+        };
+        bytes + self.prediction_compute()
     }
 
     /// What is left free on each GPU because a formula may be wrong.
