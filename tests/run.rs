@@ -319,3 +319,18 @@ fn logprobs_are_those_of_transformers() {
     let ran = fixture::nfl(&[&arguments[..], &["--logprobs", "129"]].concat());
     assert!(ran.status == 2 && ran.stderr.contains("128 are the most"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_layer_for_guesses_that_is_not_there_is_not_asked() {
+    let Some(file) = fixture::material("oracle/stories260K-F16.gguf") else { return };
+    let asked = |more: &[&str]| {
+        let arguments = [&GREEDY[..], &[fixture::text(&file), "Once upon a time"], more].concat();
+        fixture::nfl(&arguments)
+    };
+    let ran = asked(&["--spec", "mtp"]);
+    assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.contains("llama.nextn_predict_layers"), "{}", ran.stderr);
+    let ran = asked(&["--spec", "mtp", "--draft", fixture::text(&file)]);
+    assert_eq!(ran.status, 2);
+    assert!(ran.stderr.contains("--spec draft"), "{}", ran.stderr);
+}

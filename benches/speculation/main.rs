@@ -1,16 +1,18 @@
-//! What speculation wins and loses: five workloads on models that cost what real ones cost and say what is known.
+//! What speculation wins and loses: seven workloads on models that cost what real ones cost and say what is known.
 //!
 //! usage: `cargo bench --bench speculation -- make STORIES.gguf DIRECTORY` then
 //!        `cargo bench --bench speculation -- run DIRECTORY [ROUNDS [TOKENS [WORKLOAD]]]`
 //!
-//! `make` writes four models of one shape (570 M weights, Q8_0) from the vocabulary of a small one:
+//! `make` writes six models of one shape (570 M weights, Q8_0) from the vocabulary of a small one:
 //! the small one itself, enlarged without changing what it computes (`stories`); and three whose weights are set by
 //! hand: one copies its prompt with some tokens swapped (`edit`), one copies with new digits each time (`records`), one
-//! writes what never occurred before (`random`). Made once, about 0.6 GB each.
+//! writes what never occurred before (`random`); and two that count and guess by themselves, one always right (`counting`),
+//! one always wrong (`misled`). Made once, about 0.6 GB each.
 //!
 //! `run` alternates between no guesses and guesses, prints the medians and their ratio, and checks that both replies are
 //! the same to the byte.
 
+mod counting;
 mod enlarge;
 mod handmade;
 mod shape;

@@ -9,6 +9,7 @@ use nfl::engine::llama::encode_blocks;
 use nfl_models::TensorType;
 use nfl_models::gguf::{Gguf, Metadata, TensorPlan, Writer};
 
+use crate::counting::{self, Guess};
 use crate::enlarge::Enlarged;
 use crate::handmade::{Handmade, Kind};
 
@@ -46,7 +47,7 @@ fn tensors(vocabulary: usize) -> Vec<(&'static str, bool, usize, usize)> {
     ]
 }
 
-/// Writes all four models.
+/// Writes all models.
 pub(crate) fn make(stories: &Path, directory: &Path) -> Result<(), Box<dyn Error>> {
     let small = Gguf::open(stories)?;
     std::fs::create_dir_all(directory)?;
@@ -56,6 +57,8 @@ pub(crate) fn make(stories: &Path, directory: &Path) -> Result<(), Box<dyn Error
         let path = directory.join(format!("{name}.gguf"));
         write(&small, &Handmade::new(&small, kind)?, &path)?;
     }
+    counting::make(&small, Guess::Right, &directory.join("counting.gguf"))?;
+    counting::make(&small, Guess::Beside, &directory.join("misled.gguf"))?;
     Ok(())
 }
 
@@ -76,31 +79,68 @@ fn write(small: &Gguf, weights: &dyn Weights, path: &Path) -> Result<(), Box<dyn
     }
     weights.metadata(&mut metadata);
     let vocabulary = small.tensor("token_embd.weight").ok_or("no embedding")?.rows() as usize;
-    let mut plans = Vec::new();
-    let mut order = Vec::new();
+    let mut entries = Vec::new();
     for (name, per_layer, rows, columns) in tensors(vocabulary) {
-        for layer in 0..if per_layer { LAYERS } else { 1 } {
-            let full = if per_layer {
-                format!("blk.{layer}.{name}.weight")
-            } else {
-                format!("{name}.weight")
-            };
-            let (dimensions, tensor_type) = match rows {
-                1 => (vec![columns as u64], TensorType::F32),
-                _ => (vec![columns as u64, rows as u64], TensorType::Q8_0),
-            };
-            plans.push(TensorPlan { name: full, dimensions, tensor_type });
-            order.push((name, layer, rows, columns, tensor_type));
-        }
+        let layers = if per_layer { (0..LAYERS).map(Some).collect() } else { vec![None] };
+        entries.extend(layers.into_iter().map(|layer| Entry {
+            name,
+            layer,
+            rows,
+            columns,
+            experts: 1,
+        }));
     }
-    let mut writer = Writer::new(BufWriter::new(File::create(path)?), &metadata, plans)?;
-    for (name, layer, rows, columns, kind) in order {
+    let fill = |entry: &Entry, row: usize, target: &mut [f32]| {
+        weights.row(entry.name, entry.layer.unwrap_or(0), row, target);
+    };
+    write_rows(path, &metadata, &entries, &fill)
+}
+
+/// A tensor: what it is called in each layer, and rows and columns. Vectors have one row and stay F32.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    pub(crate) layer: Option<usize>,
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    /// Matrices of this size, one upon the other.
+    pub(crate) experts: usize,
+}
+
+impl Entry {
+    fn plan(&self) -> TensorPlan {
+        let suffix = if self.name.ends_with("_b") { "bias" } else { "weight" };
+        let name = match self.layer {
+            Some(layer) => format!("blk.{layer}.{}.{suffix}", self.name),
+            None => format!("{}.{suffix}", self.name),
+        };
+        let (columns, rows, experts) = (self.columns as u64, self.rows as u64, self.experts as u64);
+        let (dimensions, tensor_type) = match (rows, experts) {
+            (1, 1) => (vec![columns], TensorType::F32),
+            (_, 1) => (vec![columns, rows], TensorType::Q8_0),
+            _ => (vec![columns, rows, experts], TensorType::Q8_0),
+        };
+        TensorPlan { name, dimensions, tensor_type }
+    }
+}
+
+/// Writes a file whose rows are filled in, all zeros before.
+pub(crate) fn write_rows(
+    path: &Path,
+    metadata: &Metadata,
+    entries: &[Entry],
+    fill: &dyn Fn(&Entry, usize, &mut [f32]),
+) -> Result<(), Box<dyn Error>> {
+    let plans: Vec<TensorPlan> = entries.iter().map(Entry::plan).collect();
+    let kinds: Vec<TensorType> = plans.iter().map(|plan| plan.tensor_type).collect();
+    let mut writer = Writer::new(BufWriter::new(File::create(path)?), metadata, plans)?;
+    for (entry, kind) in entries.iter().zip(kinds) {
+        let columns = entry.columns;
         let mut numbers = vec![0.0_f32; columns];
         let bytes = columns / kind.block_elements() as usize * kind.block_bytes() as usize;
         let mut encoded = vec![0_u8; bytes];
-        for row in 0..rows {
+        for row in 0..entry.rows * entry.experts {
             numbers.fill(0.0);
-            weights.row(name, layer, row, &mut numbers);
+            fill(entry, row, &mut numbers);
             encode_blocks(kind, &numbers, columns, None, &mut encoded)?;
             writer.write(&encoded)?;
         }

@@ -1,4 +1,4 @@
-//! Five workloads, each with and without guesses.
+//! Seven workloads, each with and without guesses.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -40,6 +40,8 @@ fn workloads() -> Vec<Workload> {
         ("records", "records", format!("{records}{{\"id\": 1")),
         ("list", "records", format!("{list}2")),
         ("random", "random", "Once upon a time there was".to_owned()),
+        ("counting", "counting", "Once upon a time there was".to_owned()),
+        ("misled", "misled", "Once upon a time there was".to_owned()),
     ]
 }
 
@@ -93,11 +95,13 @@ fn reply(
     tokens: u32,
     speculation: Speculation,
 ) -> Result<(String, Done), Box<dyn Error>> {
+    let prediction = speculation != Speculation::Off;
     let context = ContextOptions {
         context_tokens: Some(2048),
         ..ContextOptions::with_threads(nfl::hardware::default_threads())
     };
-    let load = LoadRequest::new(path, ModelOptions::default(), context);
+    let load =
+        LoadRequest::new(path, ModelOptions { prediction, ..ModelOptions::default() }, context);
     let program = Path::new(env!("CARGO_BIN_EXE_nfl"));
     let engine = Engine::start(program, &load, &mut |_| ControlFlow::Continue(()))?;
     let prompt = Prompt::Text { text: prompt.to_owned(), add_special: true, parse_special: false };

@@ -205,8 +205,7 @@ impl Shape {
         Ok(Self {
             architecture,
             blocks,
-            prediction_blocks: keys.optional(prediction::KEY, 0, blocks.into())?.unwrap_or(0)
-                as u32,
+            prediction_blocks: keys.count(prediction::KEY, blocks.into())?,
             context_train: keys.required("context_length", 0, CONTEXT_TOKENS_MAX)?,
             embedding,
             feed_forward: dense_size,
@@ -216,11 +215,10 @@ impl Shape {
             value_length,
             vocabulary: vocabulary(&keys, tensors)?,
             experts: experts as u32,
-            experts_used: keys.optional("expert_used_count", 0, experts)?.unwrap_or(0) as u32,
+            experts_used: keys.count("expert_used_count", experts)?,
             expert_feed_forward: expert_size,
             shared_feed_forward: shared_size(&keys, expert_size)?,
-            dense_blocks: keys.optional("leading_dense_block_count", 0, blocks.into())?.unwrap_or(0)
-                as u32,
+            dense_blocks: keys.count("leading_dense_block_count", blocks.into())?,
             latent: latent(&keys, has(Role::AttentionLatentBoth))?,
             rope_dimensions: rope.unwrap_or(key_length),
             rope_theta: keys.float("rope.freq_base")?.unwrap_or(10_000.0),
@@ -352,6 +350,11 @@ impl Keys<'_> {
             }
             value => Ok(value),
         }
+    }
+
+    /// A count that is none where nothing is said.
+    fn count(&self, suffix: &str, most: u64) -> Result<u32, ShapeError> {
+        Ok(self.optional(suffix, 0, most)?.unwrap_or(0) as u32)
     }
 
     fn float(&self, suffix: &str) -> Result<Option<f32>, ShapeError> {
