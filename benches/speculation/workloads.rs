@@ -40,8 +40,8 @@ fn workloads() -> Vec<Workload> {
         ("records", "records", format!("{records}{{\"id\": 1")),
         ("list", "records", format!("{list}2")),
         ("random", "random", "Once upon a time there was".to_owned()),
-        ("counting", "counting", "Once upon a time there was".to_owned()),
-        ("misled", "misled", "Once upon a time there was".to_owned()),
+        ("counting", "counting", text.clone()),
+        ("misled", "misled", text),
     ]
 }
 
