@@ -117,7 +117,7 @@ fn vulkan_says_what_the_cpu_says() {
         check(
             &file,
             &["--gpu-layers", "99", "--cpu-moe"],
-            &["offloaded 6/6 layers", "Vulkan0 KV buffer size", "CPU_Mapped model buffer size"],
+            &["offloaded 6/6 layers", "Vulkan0 KV buffer size", "Vulkan_Host model buffer size"],
         );
     }
 }

@@ -153,14 +153,14 @@ impl PlacementArguments {
     /// What a worker is asked to load: as planned, or as asked where nothing can be planned (an architecture whose
     /// tensors are not known here, or a file that the worker will refuse with its own words).
     ///
-    /// With `prediction` the layer that guesses further tokens is loaded where the file has one that can be used.
+    /// What guesses is planned beside it.
     pub(super) fn request(
         &self,
         file: &Path,
         guessers: Guessers<'_>,
         program: &Path,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        self.request_for(file, guessers, program, self.wishes())
+        self.request_for(file, guessers, program, &self.wishes())
     }
 
     /// The same with room for `sequences` conversations of at least `context_tokens` tokens each.
@@ -173,7 +173,7 @@ impl PlacementArguments {
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let context_tokens = Some(self.context.unwrap_or(0).max(context_tokens));
         let wishes = Wishes { context_tokens, sequences, ..self.wishes() };
-        self.request_for(file, Guessers::default(), program, wishes)
+        self.request_for(file, Guessers::default(), program, &wishes)
     }
 
     fn request_for(
@@ -181,13 +181,13 @@ impl PlacementArguments {
         file: &Path,
         guessers: Guessers<'_>,
         program: &Path,
-        wishes: Wishes,
+        wishes: &Wishes,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let mut request = self.unplanned(file, hardware::default_threads());
         request.context.context_tokens = wishes.context_tokens;
         request.context.sequences = wishes.sequences.max(1);
         request.model.prediction = guessers.prediction;
-        let planned = plan_file(file, guessers, program, &wishes)?;
+        let planned = plan_file(file, guessers, program, wishes)?;
         let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
         let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
         if let Some(threads) = threads {
