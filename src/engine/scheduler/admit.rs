@@ -85,7 +85,8 @@ impl Scheduler {
             self.slots[source].keep(held, &mut self.context);
             return (source, 0);
         }
-        let index = self.least_recent(Some(source));
+        // One that shares nothing is as good to give up as any.
+        let index = self.least_recent((held > 0).then_some(source));
         if index == source {
             self.save(source);
             self.slots[source].keep(held, &mut self.context);
