@@ -215,12 +215,11 @@ impl Problem<'_> {
 
     /// Bytes of intermediate results on a GPU.
     fn gpu_compute(&self, gpu: usize, behind: &Behind) -> u64 {
-        let bytes = match self.seed {
-            Some(seed) => seed.gpus[gpu],
-            None => {
-                let bytes = gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind);
-                (bytes as f64 * self.excess) as u64
-            }
+        let bytes = if let Some(seed) = self.seed {
+            seed.gpus[gpu]
+        } else {
+            let bytes = gpu_compute_bytes(self.footprint.shape(), &self.graph(), behind);
+            (bytes as f64 * self.excess) as u64
         };
         bytes + self.prediction_compute()
     }
