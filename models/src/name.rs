@@ -1,7 +1,9 @@
 //! Model names as people type them: `qwen3:8b-q4_k_m`, `someone/qwen3`, with the nearest name for a
 //! mistyped one.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use crate::hint::Hint;
@@ -9,14 +11,21 @@ use crate::hint::Hint;
 /// The tag of a name that gives none.
 pub const TAG_DEFAULT: &str = "latest";
 
-/// Bytes of each part of a name.
-pub const PART_BYTES_MAX: usize = 80;
+/// Bytes of each part of a name. Hugging Face's repositories go up to 96, Ollama's names up to 80.
+pub const PART_BYTES_MAX: usize = 96;
+
+/// Owners before a name.
+pub const OWNERS_MAX: usize = 8;
+
+/// Names that Windows gives to devices, in every folder and whatever follows a dot.
+const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
 
 /// A model's name: an optional path of owners, the name itself, and a tag.
 ///
-/// Letters are compared without case and kept in lower case. Parts hold only letters, digits, `.`,
-/// `_` and `-`, and begin with a letter or digit, so that a name is always safe as a file name.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+/// Letters are kept as they were typed and compared without case. Parts hold only letters, digits,
+/// `.`, `_` and `-`, do not begin with `.` or `-` nor end with `.`, and are no device of Windows, so
+/// that a name is always safe as a file name, on every system.
+#[derive(Clone, Debug)]
 pub struct ModelName {
     owners: Vec<String>,
     name: String,
@@ -32,6 +41,12 @@ pub enum NameError {
     /// A part beyond [`PART_BYTES_MAX`].
     #[error("part of a model name: {0} bytes (at most {PART_BYTES_MAX})")]
     TooLong(usize),
+    /// More than [`OWNERS_MAX`] owners.
+    #[error("parts of the model name {0:?} before the last `/` (at most {OWNERS_MAX})")]
+    TooDeep(String),
+    /// A part that means something else to the file system of some machine: `nul`, `a.`.
+    #[error("part of a model name that is reserved: {0:?}")]
+    Reserved(String),
     /// A character that names do not hold, or hold only further on.
     #[error("character in model name {name:?}: {character:?}")]
     Character {
@@ -49,6 +64,18 @@ impl Hint for NameError {
 }
 
 impl ModelName {
+    /// The whole name in lower case, with its tag always: equal for names that are the same.
+    pub fn key(&self) -> String {
+        let mut parts = self.owners.clone();
+        parts.push(format!("{}:{}", self.name, self.tag));
+        parts.join("/").to_ascii_lowercase()
+    }
+
+    /// The same name with another tag.
+    pub fn with_tag(&self, tag: &str) -> Result<Self, NameError> {
+        Ok(Self { tag: part(tag, tag)?, ..self.clone() })
+    }
+
     /// The owners before the name: `["someone"]` of `someone/qwen3`.
     pub fn owners(&self) -> &[String] {
         &self.owners
@@ -66,11 +93,37 @@ impl ModelName {
 
     /// The candidate that was probably meant.
     pub fn nearest<'a>(&self, candidates: impl IntoIterator<Item = &'a Self>) -> Option<&'a Self> {
-        let wanted = self.to_string();
-        let ranked =
-            candidates.into_iter().map(|each| (distance(&wanted, &each.to_string()), each));
+        let lower = |name: &Self| name.to_string().to_ascii_lowercase();
+        let wanted = lower(self);
+        let ranked = candidates.into_iter().map(|each| (distance(&wanted, &lower(each)), each));
         let (distance, nearest) = ranked.min_by_key(|(distance, _)| *distance)?;
         is_near(distance, &wanted).then_some(nearest)
+    }
+}
+
+impl PartialEq for ModelName {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for ModelName {}
+
+impl PartialOrd for ModelName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ModelName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl Hash for ModelName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key().hash(state);
     }
 }
 
@@ -82,12 +135,28 @@ fn part(text: &str, whole: &str) -> Result<String, NameError> {
         return Err(NameError::TooLong(text.len()));
     }
     let allowed = |(place, character): &(usize, char)| {
-        character.is_ascii_alphanumeric() || (*place > 0 && ".-_".contains(*character))
+        character.is_ascii_alphanumeric()
+            || *character == '_'
+            || (*place > 0 && ".-".contains(*character))
     };
-    match text.char_indices().find(|each| !allowed(each)) {
-        Some((_, character)) => Err(NameError::Character { name: whole.to_owned(), character }),
-        None => Ok(text.to_ascii_lowercase()),
+    if let Some((_, character)) = text.char_indices().find(|each| !allowed(each)) {
+        return Err(NameError::Character { name: whole.to_owned(), character });
     }
+    if text.ends_with('.') || is_device(text) {
+        return Err(NameError::Reserved(text.to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether Windows takes this file name for a device: `nul`, `NUL.json`, `com1`.
+fn is_device(text: &str) -> bool {
+    let stem = text.split('.').next().unwrap_or(text).to_ascii_lowercase();
+    let numbered = |prefix| {
+        stem.strip_prefix(prefix).is_some_and(|rest: &str| {
+            rest.len() == 1 && rest.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    DEVICES.contains(&stem.as_str()) || numbered("com") || numbered("lpt")
 }
 
 impl FromStr for ModelName {
@@ -98,6 +167,9 @@ impl FromStr for ModelName {
         let mut parts =
             path.split('/').map(|each| part(each, text)).collect::<Result<Vec<_>, _>>()?;
         let name = parts.pop().ok_or_else(|| NameError::Empty(text.to_owned()))?;
+        if parts.len() > OWNERS_MAX {
+            return Err(NameError::TooDeep(text.to_owned()));
+        }
         Ok(Self { owners: parts, name, tag: part(tag, text)? })
     }
 }
@@ -164,22 +236,49 @@ mod tests {
             assert_eq!(name.to_string(), text);
         }
         let name: ModelName = "Someone/QWEN3:latest".parse().unwrap();
-        assert_eq!(name.to_string(), "someone/qwen3");
+        assert_eq!(name.to_string(), "Someone/QWEN3");
         assert_eq!(
             (name.owners(), name.name(), name.tag()),
-            (&["someone".to_owned()][..], "qwen3", "latest")
+            (&["Someone".to_owned()][..], "QWEN3", "latest")
         );
+        let lower: ModelName = "someone/qwen3".parse().unwrap();
+        assert_eq!((&name, name.key()), (&lower, "someone/qwen3:latest".to_owned()));
+        assert_ne!(name, lower.with_tag("8b").unwrap());
     }
 
     #[test]
     fn unsafe_names_are_refused() {
         for text in [
-            "", ":8b", "a:", "a//b", "../a", "a/../b", ".a", "-a", "a b", "a:b:c", "a\\b", "a\0",
+            "",
+            ":8b",
+            "a:",
+            "a//b",
+            "../a",
+            "a/../b",
+            ".a",
+            "-a",
+            "a b",
+            "a:b:c",
+            "a\\b",
+            "a\0",
             "ä",
+            "a.",
+            "a/..",
+            "nul",
+            "a/NUL.json",
+            "a:com1",
+            "C:\\x",
+            "a\u{202e}b",
         ] {
             assert!(text.parse::<ModelName>().is_err(), "{text:?}");
         }
-        assert_eq!("x".repeat(81).parse::<ModelName>(), Err(NameError::TooLong(81)));
+        for text in ["null", "com", "com10", "auxiliary", "_a"] {
+            assert!(text.parse::<ModelName>().is_ok(), "{text:?}");
+        }
+        assert_eq!("x".repeat(97).parse::<ModelName>(), Err(NameError::TooLong(97)));
+        assert!(matches!("a/".repeat(10).parse::<ModelName>(), Err(NameError::Empty(_))));
+        let deep = "a/".repeat(9) + "b";
+        assert!(matches!(deep.parse::<ModelName>(), Err(NameError::TooDeep(_))));
     }
 
     #[test]
