@@ -17,6 +17,7 @@
 //! | 3 | [`chat`] | a conversation in, a stream of events out |
 //! | 2 | [`engine`] | llama.cpp behind a worker process; the only `unsafe` besides mmap |
 //! | 1 | [`hardware`] | what this machine has |
+//! | 1 | [`store`] | the models of this machine, by name |
 //! | 0 | [`settings`], [`term`] | the environment; talking to the person |
 //!
 //! # Invariants
@@ -32,4 +33,5 @@ pub mod engine;
 pub mod eval;
 pub mod hardware;
 pub mod settings;
+pub mod store;
 pub mod term;

@@ -39,6 +39,12 @@ impl Clock {
         Clock { unix_seconds: since.as_secs() as i64, offset_seconds: 0 }
     }
 
+    /// The moment in UTC as RFC 3339 writes it: `2026-11-21T10:27:33Z`.
+    pub fn rfc3339(self) -> String {
+        let utc = Clock { offset_seconds: 0, ..self };
+        utc.format("%Y-%m-%dT%H:%M:%SZ").unwrap_or_default()
+    }
+
     /// The moment in the form that `format` asks for; `Err` is a message about an unknown
     /// directive.
     pub(super) fn format(self, format: &str) -> Result<String, String> {
@@ -205,6 +211,12 @@ mod tests {
     fn the_offset_moves_the_day() {
         let clock = Clock { unix_seconds: 1_735_689_599, offset_seconds: 3_600 };
         assert_eq!(clock.format("%Y-%m-%d %H:%M").unwrap(), "2025-01-01 00:59");
+    }
+
+    #[test]
+    fn moments_are_written_for_machines() {
+        let clock = Clock { unix_seconds: 1_735_689_599, offset_seconds: 3_600 };
+        assert_eq!(clock.rfc3339(), "2024-12-31T23:59:59Z");
     }
 
     #[test]
