@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use tempfile::TempPath;
+
 use super::Store;
 use super::digest::Digest;
 use super::error::StoreError;
@@ -39,14 +41,19 @@ impl Store {
         let path = self.blob_path(digest);
         let folder = self.blobs_folder();
         files::make_folder(&folder)?;
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         if self.hold(digest)? == Some(bytes) {
             files::remove(file)?;
             return Ok(path);
         }
         match fs::rename(file, &path) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                self.copy_over(file, &path)?;
+                // Copying takes its time, and the others need not wait for it.
+                drop(lock);
+                let copy = self.copy_beside(file)?;
+                self.adopt(&copy, digest, bytes)?;
+                files::remove(file)?;
+                return Ok(path);
             }
             renamed => renamed.map_err(StoreError::io("cannot write", &path))?,
         }
@@ -120,20 +127,13 @@ impl Store {
         Ok(Some(metadata.len()))
     }
 
-    /// A copy beside its place, then renamed: for partial downloads and blobs on two file systems.
-    fn copy_over(&self, file: &Path, path: &Path) -> Result<(), StoreError> {
-        let failed = StoreError::io("cannot write", path);
+    /// A copy in the folder of blobs: for partial downloads and blobs on two file systems.
+    fn copy_beside(&self, file: &Path) -> Result<TempPath, StoreError> {
         let temporary = files::temporary(&self.blobs_folder())?;
-        let copy = || {
-            io::copy(&mut File::open(file)?, &mut temporary.as_file())?;
-            make_read_only(temporary.as_file())?;
-            temporary.as_file().sync_all()
-        };
-        copy().map_err(failed)?;
-        temporary
-            .persist(path)
-            .map_err(|error| StoreError::io("cannot write", path)(error.error))?;
-        files::remove(file)
+        let copied =
+            File::open(file).and_then(|mut source| io::copy(&mut source, &mut temporary.as_file()));
+        copied.map_err(StoreError::io("cannot write", temporary.path()))?;
+        Ok(temporary.into_temp_path())
     }
 }
 

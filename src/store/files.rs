@@ -47,7 +47,10 @@ pub(super) fn temporary(folder: &Path) -> Result<NamedTempFile, StoreError> {
     builder.prefix(TEMPORARY);
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    builder.tempfile_in(folder).map_err(StoreError::io(CANNOT_WRITE, folder))
+    let file = builder.tempfile_in(folder).map_err(StoreError::io(CANNOT_WRITE, folder))?;
+    // A collection takes only what nobody has locked; where there are no locks it takes nothing.
+    let _ = file.as_file().lock_shared();
+    Ok(file)
 }
 
 /// How names of temporary files begin.

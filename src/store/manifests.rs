@@ -52,10 +52,10 @@ impl Store {
     /// All models, by name. Folders that do not exist are empty.
     pub fn list(&self) -> Result<Listing, StoreError> {
         let root = self.models_folder();
-        let mut paths = Vec::new();
-        walk(&root, DEPTH_MAX, &mut paths)?;
+        let mut found = Found::default();
+        walk(&root, DEPTH_MAX, &mut found)?;
         let mut listing = Listing::default();
-        for path in paths {
+        for path in found.files {
             let name = path.strip_prefix(&root).ok().and_then(Reference::from_path);
             let Some(name) = name else {
                 let reason = "no model is called so".to_owned();
@@ -73,11 +73,18 @@ impl Store {
         Ok(listing)
     }
 
-    /// Removes a model's name and returns what it was; its content goes with the next [`collect`](Self::collect), unless
-    /// another model has it too.
-    pub fn remove(&self, name: &Reference) -> Result<Manifest, StoreError> {
+    /// Removes a model's name and returns what it was, `None` when its manifest cannot be read; its content goes with the
+    /// next [`collect`](Self::collect), unless another model has it too.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the store cannot be written.
+    pub fn remove(&self, name: &Reference) -> Result<Option<Manifest>, StoreError> {
         let _lock = self.lock()?;
-        let manifest = self.read(name)?.ok_or_else(|| self.missing(name))?;
+        let manifest = match self.read(name) {
+            Ok(None) => return Err(self.missing(name)),
+            Ok(manifest) => manifest,
+            Err(_) => None,
+        };
         let path = self.manifest_path(name);
         files::remove(&self.used_path(name))?;
         files::remove(&path)?;
@@ -124,6 +131,13 @@ impl Store {
         drop(noted);
     }
 
+    /// All folders that may hold manifests.
+    pub(super) fn manifest_folders(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut found = Found::default();
+        walk(&self.models_folder(), DEPTH_MAX, &mut found)?;
+        Ok(found.folders)
+    }
+
     /// The error for a name that is not here, with the one that was probably meant.
     pub(super) fn missing(&self, name: &Reference) -> StoreError {
         let typed = name.to_string();
@@ -151,18 +165,26 @@ impl Store {
     }
 }
 
-/// All manifests' files below a folder. Links to folders are followed: a store may be spread over disks.
-fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), StoreError> {
+/// What is below the folder of manifests.
+#[derive(Debug, Default)]
+struct Found {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+/// All manifests' files and their folders below a folder. Links to folders are followed: a store may be spread over disks.
+fn walk(folder: &Path, depth: usize, found: &mut Found) -> Result<(), StoreError> {
     let failed = |source| StoreError::Io { action: "cannot read", path: folder.to_owned(), source };
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
+    found.folders.push(folder.to_owned());
     for entry in entries {
         let path = entry.map_err(failed)?.path();
         if path.extension().is_some_and(|extension| extension == "json") && path.is_file() {
-            found.push(path);
+            found.files.push(path);
         } else if depth > 0 && path.is_dir() {
             walk(&path, depth - 1, found)?;
         }

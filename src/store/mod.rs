@@ -13,13 +13,16 @@
 //! before they become paths or memory.
 
 mod blobs;
+mod collect;
 mod digest;
 mod error;
 mod facts;
 mod files;
 mod manifest;
 mod manifests;
+mod parameters;
 mod reference;
+mod resolve;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -29,6 +32,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(test)]
 mod tests;
 
+pub use collect::{Collected, Scope};
 pub use digest::Digest;
 pub use error::StoreError;
 pub use facts::{Capability, Facts};
@@ -36,7 +40,9 @@ pub use manifest::{
     Kind, LAYERS_MAX, Layer, MANIFEST_BYTES_MAX, Manifest, Origin, Place, Source, VERSION,
 };
 pub use manifests::Listing;
+pub use parameters::Parameters;
 pub use reference::{Host, Reference};
+pub use resolve::{Resolved, TEXT_BYTES_MAX, Wanted};
 
 /// The models below one home folder; cheap to open.
 ///
@@ -73,6 +79,10 @@ impl Store {
 
     fn blobs_folder(&self) -> PathBuf {
         self.home.join("blobs")
+    }
+
+    fn views_folder(&self) -> PathBuf {
+        self.home.join("views")
     }
 
     fn models_folder(&self) -> PathBuf {

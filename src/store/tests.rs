@@ -170,10 +170,155 @@ fn a_model_that_is_removed_leaves_no_folders() {
     assert!(store.last_used(&name("hf.co/a/e")).is_none());
     store.remove(&name("HF.co/A/B/C:D")).unwrap();
     assert!(!home.path().join("models/hf.co/a/b").exists());
+    let collected = store.collect(Scope::All, false).unwrap();
+    assert_eq!(collected, Collected::default());
     let error = store.remove(&name("hf.co/a/f")).unwrap_err();
     assert_eq!(error.to_string(), "there is no model hf.co/a/f");
     assert_eq!(nfl_models::Hint::hint(&error).unwrap(), "there is hf.co/a/e");
     store.remove(&name("hf.co/a/e")).unwrap();
     assert_eq!(fs::read_dir(home.path().join("models")).unwrap().count(), 0);
     assert_eq!(store.home, Path::new(&home.path()));
+}
+
+#[test]
+fn a_broken_manifest_can_be_removed_and_stops_a_collection() {
+    let (home, store) = store();
+    model(&store, "good", b"1");
+    drop(store);
+    let store = Store::open(home.path()).unwrap();
+    let path = home.path().join("models/local/good/latest.json");
+    fs::write(&path, "{}").unwrap();
+    assert!(store.collect(Scope::All, false).is_err());
+    assert!(store.has(&Digest::of(b"1"), 1));
+    assert_eq!(store.remove(&name("good")).unwrap(), None);
+}
+
+#[test]
+fn only_what_no_model_names_is_collected() {
+    let (home, store) = store();
+    model(&store, "a", b"shared");
+    let replaced = model(&store, "b", b"own");
+    model(&store, "b", b"shared");
+    let killed = store.put(Kind::Model, b"of a pull that was killed").unwrap();
+    drop(store);
+    let store = Store::open(home.path()).unwrap();
+    let planned = store.collect(Scope::Of(&replaced), true).unwrap();
+    assert_eq!(planned.blobs, [(Digest::of(b"own"), 3)]);
+    assert_eq!(store.collect(Scope::Of(&replaced), false).unwrap(), planned);
+    assert!(!store.blob_path(&Digest::of(b"own")).exists());
+    assert!(store.blob_path(&killed.digest).exists());
+    let remains = home.path().join("blobs/.arriving-x");
+    fs::write(&remains, "x").unwrap();
+    assert_eq!(store.collect(Scope::All, false).unwrap().remains, 0, "it may be arriving");
+    let old = std::time::SystemTime::now() - std::time::Duration::from_hours(1);
+    fs::File::options().write(true).open(&remains).unwrap().set_modified(old).unwrap();
+    assert_eq!(store.collect(Scope::All, false).unwrap().remains, 1);
+    assert!(!remains.exists() && !store.blob_path(&killed.digest).exists());
+    assert!(store.blob_path(&Digest::of(b"shared")).exists());
+}
+
+#[test]
+fn what_is_used_or_arriving_is_not_collected() {
+    let (home, running) = store();
+    model(&running, "a", b"used");
+    drop(running);
+    let running = Store::open(home.path()).unwrap();
+    running.resolve("a").unwrap();
+    let pulling = Store::open(home.path()).unwrap();
+    let arrived = pulling.put(Kind::Model, b"arrived").unwrap();
+    let other = Store::open(home.path()).unwrap();
+    other.remove(&name("a")).unwrap();
+    let collected = other.collect(Scope::All, false).unwrap();
+    assert_eq!((collected.blobs.len(), collected.in_use.len()), (0, 2));
+    drop((running, pulling));
+    let collected = other.collect(Scope::All, false).unwrap();
+    assert_eq!((collected.blobs.len(), collected.in_use.len()), (2, 0));
+    assert!(!other.has(&arrived.digest, arrived.bytes));
+}
+
+/// Pulls, removals and collections of the same few contents by many at once: whoever has written a manifest finds its
+/// content, as long as the manifest is there.
+#[test]
+fn many_at_once_lose_nothing() {
+    let (home, store) = store();
+    let contents: [&[u8]; 3] = [b"one", b"two", b"three"];
+    std::thread::scope(|scope| {
+        for worker in 0..4_usize {
+            let home = home.path();
+            scope.spawn(move || {
+                let called = format!("worker{worker}");
+                for round in 0..40_usize {
+                    let store = Store::open(home).unwrap();
+                    let content = contents[(worker + round) % 3];
+                    model(&store, &called, content);
+                    drop(store);
+                    let store = Store::open(home).unwrap();
+                    let resolved = store.resolve(&called).unwrap();
+                    assert_eq!(fs::read(&resolved.model).unwrap(), content);
+                    drop(store);
+                    let store = Store::open(home).unwrap();
+                    store.remove(&name(&called)).unwrap();
+                }
+            });
+        }
+        for _ in 0..2 {
+            let home = home.path();
+            scope.spawn(move || {
+                for _ in 0..80 {
+                    Store::open(home).unwrap().collect(Scope::All, false).unwrap();
+                }
+            });
+        }
+    });
+    store.collect(Scope::All, false).unwrap();
+    assert_eq!(fs::read_dir(home.path().join("blobs")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_typed_is_a_path_an_address_or_a_name() {
+    let path = |text: &str| Wanted::Path(text.into());
+    for (text, wanted) in [
+        ("./a", path("./a")),
+        ("..", path("..")),
+        ("/a/b", path("/a/b")),
+        ("a.gguf", path("a.gguf")),
+        ("a/config.json", path("a/config.json")),
+        ("file:a", path("a")),
+        ("file:///a/b", path("/a/b")),
+        ("file:../a", path("../a")),
+        ("C:\\a", path("C:\\a")),
+        ("https://x.y/a.gguf", Wanted::Url("https://x.y/a.gguf".to_owned())),
+        ("qwen3:8b", Wanted::Name(name("qwen3:8b"))),
+        ("hf.co/a/b:Q4_K_M", Wanted::Name(name("hf.co/a/b:Q4_K_M"))),
+    ] {
+        assert_eq!(Wanted::of(text).unwrap(), wanted, "{text}");
+    }
+    assert!(Wanted::of("a b").is_err());
+}
+
+#[test]
+fn a_missing_model_is_named_with_the_nearest() {
+    let (_home, store) = store();
+    model(&store, "qwen3:8b", b"1");
+    let hint = |text: &str| nfl_models::Hint::hint(&store.resolve(text).unwrap_err()).unwrap();
+    assert_eq!(hint("qewn3:8b"), "there is qwen3:8b");
+    assert_eq!(hint("qwen3:30b-a3b-thinking"), "there is qwen3:8b");
+    assert!(hint("gemma").contains("nfl pull"));
+    fs::remove_file(store.blob_path(&Digest::of(b"1"))).unwrap();
+    assert_eq!(hint("qwen3:8b"), "get it again: nfl pull qwen3:8b");
+}
+
+#[test]
+fn files_of_a_split_model_get_names_with_numbers() {
+    let (home, store) = store();
+    let layers = [b"one", b"two"].map(|content| store.put(Kind::Model, content).unwrap()).to_vec();
+    let manifest = Manifest::new(name("split"), Source::new(Origin::File, "x"), layers);
+    store.write(&manifest).unwrap();
+    let model = store.resolve("split").unwrap().model;
+    assert!(model.ends_with("model-00001-of-00002.gguf"), "{}", model.display());
+    assert_eq!(fs::read(&model).unwrap(), b"one");
+    assert_eq!(fs::read(model.with_file_name("model-00002-of-00002.gguf")).unwrap(), b"two");
+    store.remove(&name("split")).unwrap();
+    store.collect(Scope::All, false).unwrap();
+    assert_eq!(fs::read_dir(home.path().join("views")).unwrap().count(), 0);
 }
