@@ -269,6 +269,33 @@ impl fmt::Display for Level {
     }
 }
 
+/// Takes the name of a model's file apart, without its `.gguf`: what is named, and the level that it says.
+/// `m-Q4_K_M-00001-of-00002` → (`m`, `Q4_K_M`). Levels of others are known by their form (`UD-Q4_K_XL` ends in one).
+pub fn file_name_parts(stem: &str) -> (&str, Option<&str>) {
+    let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let mut whole = stem;
+    if let Some((rest, count)) = stem.rsplit_once("-of-")
+        && let Some((rest, number)) = rest.rsplit_once('-')
+        && is_number(number)
+        && is_number(count)
+    {
+        whole = rest;
+    }
+    match whole.rsplit_once(['-', '.']) {
+        Some((name, level)) if !name.is_empty() && is_level_like(level) => (name, Some(level)),
+        _ => (whole, None),
+    }
+}
+
+fn is_level_like(word: &str) -> bool {
+    let upper = word.to_ascii_uppercase();
+    let rest = upper.trim_start_matches(['I', 'T']).strip_prefix('Q');
+    let is_quantised = rest.is_some_and(|rest| {
+        rest.starts_with(|first: char| first.is_ascii_digit()) && rest[1..].starts_with('_')
+    });
+    is_quantised || upper.starts_with("MXFP4") || word.parse::<Level>().is_ok()
+}
+
 /// A word that names no level.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown level: {0}")]
@@ -312,6 +339,26 @@ mod tests {
         assert_eq!("q5_k".parse(), Ok(Level::Q5_K_M));
         assert_eq!("q9".parse::<Level>(), Err(UnknownLevel("q9".to_owned())));
         assert_eq!(Level::from_file_type(4), None);
+    }
+
+    #[test]
+    fn names_of_files_say_their_levels() {
+        for (stem, name, level) in [
+            ("m-F16", "m", Some("F16")),
+            ("m-F16-00001-of-00002", "m", Some("F16")),
+            ("qwen-8b", "qwen-8b", None),
+            ("F16", "F16", None),
+            ("ref-x-f32", "ref-x", Some("f32")),
+            ("tinyllama-1.1b-chat-v1.0.Q4_K_M", "tinyllama-1.1b-chat-v1.0", Some("Q4_K_M")),
+            ("gpt-oss-20b-mxfp4", "gpt-oss-20b", Some("mxfp4")),
+            ("m-UD-IQ2_XXS", "m-UD", Some("IQ2_XXS")),
+            ("m-00001-of-00002", "m", None),
+            ("-Q8_0", "-Q8_0", None),
+            ("m-Q8", "m-Q8", None),
+            ("", "", None),
+        ] {
+            assert_eq!(file_name_parts(stem), (name, level), "{stem}");
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ pub use arch::{ARCHITECTURES, Architecture};
 pub use footprint::Footprint;
 pub use hint::Hint;
 pub use inventory::{InventoryError, Role, TensorSpec, check_inventory, inventory};
-pub use level::{Level, UnknownLevel};
+pub use level::{Level, UnknownLevel, file_name_parts};
 pub use name::{ModelName, NameError, nearest};
 pub use preflight::{Refusal, Warning, preflight};
 pub use shape::{Shape, ShapeError};
