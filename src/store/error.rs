@@ -42,6 +42,16 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A line of the user's catalogue of short names.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Catalogue {
+        /// Its file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A manifest with more layers than [`LAYERS_MAX`].
     #[error("layers of {name}: {count} (at most {LAYERS_MAX})")]
     Layers {
@@ -126,6 +136,9 @@ impl Hint for StoreError {
             },
             Self::Manifest { path, .. } => {
                 format!("remove {} and get the model again", path.display())
+            }
+            Self::Catalogue { .. } => {
+                "a line is a short name and a full one with its host".to_owned()
             }
             Self::Layers { .. } => "get the model from a place that is not broken".to_owned(),
             Self::Version { .. } => {

@@ -43,6 +43,12 @@ pub struct Manifest {
     /// The least version of the program that runs it, as its maker says (`REQUIRES`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<String>,
+    /// How Ollama is to write its prompts (`RENDERER`); kept for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renderer: Option<String>,
+    /// How Ollama is to read its replies (`PARSER`); kept for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parser: Option<String>,
     /// What a newer version wrote.
     #[serde(flatten)]
     pub rest: Map<String, Value>,
@@ -99,7 +105,7 @@ pub enum Origin {
 }
 
 /// What a layer is to the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A GGUF file of weights; several are a split model.
@@ -121,6 +127,32 @@ pub enum Kind {
     /// Anything else that came with it; its media type says what it is.
     #[serde(other)]
     Other,
+}
+
+/// How Ollama's registry calls the kinds.
+const MEDIA_TYPES: &[(Kind, &str)] = &[
+    (Kind::Model, "application/vnd.ollama.image.model"),
+    (Kind::Projector, "application/vnd.ollama.image.projector"),
+    (Kind::Adapter, "application/vnd.ollama.image.adapter"),
+    (Kind::Template, "application/vnd.ollama.image.template"),
+    (Kind::System, "application/vnd.ollama.image.system"),
+    (Kind::Parameters, "application/vnd.ollama.image.params"),
+    (Kind::Messages, "application/vnd.ollama.image.messages"),
+    (Kind::Licence, "application/vnd.ollama.image.license"),
+];
+
+impl Kind {
+    /// The kind that a registry's media type means; [`Kind::Other`] for those that are not known.
+    pub fn of_media_type(media_type: &str) -> Self {
+        let known = MEDIA_TYPES.iter().find(|(_, name)| *name == media_type);
+        known.map_or(Self::Other, |(kind, _)| *kind)
+    }
+
+    /// How Ollama's registry calls the kind.
+    pub fn media_type(self) -> &'static str {
+        let known = MEDIA_TYPES.iter().find(|(kind, _)| *kind == self);
+        known.map_or("application/octet-stream", |(_, name)| name)
+    }
 }
 
 /// A piece of content of a model.
@@ -166,6 +198,8 @@ impl Manifest {
             facts: Facts::default(),
             created: Clock::now_utc().rfc3339(),
             requires: None,
+            renderer: None,
+            parser: None,
             rest: Map::new(),
         }
     }
@@ -183,10 +217,14 @@ impl Manifest {
         layers.iter().map(|layer| layer.bytes).fold(0, u64::saturating_add)
     }
 
-    /// The digest of the manifest's content without its name and age: equal for models that are the same.
+    /// What tells models apart that have other names or ages: the digest of the kinds and contents of their layers.
     pub fn digest(&self) -> Digest {
-        let content = serde_json::json!({"layers": self.layers, "requires": self.requires});
-        Digest::of(content.to_string().as_bytes())
+        let mut layers: Vec<_> = self.layers.iter().map(|each| (each.kind, each.digest)).collect();
+        // The files of a split model keep their order.
+        layers.sort_by_key(|(kind, _)| *kind);
+        let lines: Vec<String> =
+            layers.iter().map(|(kind, digest)| format!("{kind:?} {digest}\n")).collect();
+        Digest::of(lines.concat().as_bytes())
     }
 }
 

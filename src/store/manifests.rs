@@ -49,6 +49,11 @@ impl Store {
         read_manifest(&self.manifest_path(name), name)
     }
 
+    /// Whether there is a model of that name, readable or not.
+    pub fn is_named(&self, name: &Reference) -> bool {
+        self.manifest_path(name).is_file()
+    }
+
     /// All models, by name. Folders that do not exist are empty.
     pub fn list(&self) -> Result<Listing, StoreError> {
         let root = self.models_folder();
@@ -139,7 +144,7 @@ impl Store {
     }
 
     /// The error for a name that is not here, with the one that was probably meant.
-    pub(super) fn missing(&self, name: &Reference) -> StoreError {
+    pub fn missing(&self, name: &Reference) -> StoreError {
         let typed = name.to_string();
         let names: Vec<String> = self.list().map_or_else(
             |_| Vec::new(),

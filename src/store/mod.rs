@@ -13,13 +13,17 @@
 //! before they become paths or memory.
 
 mod blobs;
+mod catalogue;
 mod collect;
 mod digest;
 mod error;
 mod facts;
 mod files;
+mod foreign;
+mod import;
 mod manifest;
 mod manifests;
+mod modelfile;
 mod parameters;
 mod reference;
 mod resolve;
@@ -32,17 +36,21 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 #[cfg(test)]
 mod tests;
 
+pub use catalogue::{Catalogue, Entry};
 pub use collect::{Collected, Scope};
 pub use digest::Digest;
 pub use error::StoreError;
 pub use facts::{Capability, Facts};
+pub use foreign::Finds;
+pub use import::{Found, Link, Piece};
 pub use manifest::{
     Kind, LAYERS_MAX, Layer, MANIFEST_BYTES_MAX, Manifest, Origin, Place, Source, VERSION,
 };
 pub use manifests::Listing;
+pub use modelfile::{Modelfile, ModelfileError};
 pub use parameters::Parameters;
 pub use reference::{Host, Reference};
-pub use resolve::{Resolved, TEXT_BYTES_MAX, Wanted};
+pub use resolve::{Resolved, TEXT_BYTES_MAX, Wanted, is_for_go};
 
 /// The models below one home folder; cheap to open.
 ///
@@ -65,6 +73,11 @@ impl Store {
     pub fn open(home: &Path) -> Result<Self, StoreError> {
         let home = std::path::absolute(home).map_err(StoreError::io("cannot find", home))?;
         Ok(Self { home, held: Mutex::default() })
+    }
+
+    /// The folder that everything is below.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// The folder of unfinished downloads.

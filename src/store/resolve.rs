@@ -190,6 +190,16 @@ impl Store {
     }
 }
 
+/// Whether a chat template is written for Go's template language, as Ollama's are, and not in Jinja.
+pub fn is_for_go(template: &str) -> bool {
+    template.split("{{").skip(1).any(|action| {
+        let action = action.trim_start_matches('-').trim_start();
+        let word: String = action.chars().take_while(char::is_ascii_alphabetic).collect();
+        action.starts_with(['.', '$'])
+            || matches!(word.as_str(), "if" | "else" | "end" | "range" | "with" | "template")
+    })
+}
+
 /// A link that is seen to be one, where the system lets everybody make them.
 fn link(blob: &Path, path: &Path) -> std::io::Result<()> {
     #[cfg(unix)]
