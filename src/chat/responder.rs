@@ -87,6 +87,12 @@ impl Responder {
         self.template.is_some()
     }
 
+    /// Puts another chat template in the place of the file's.
+    pub fn set_template(&mut self, template: &str) -> Result<(), ChatError> {
+        self.template = Some(ChatTemplate::parse(template)?);
+        Ok(())
+    }
+
     /// The sampling that the model's makers recommend, our defaults where they are silent.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling

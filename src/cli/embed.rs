@@ -25,7 +25,7 @@ use crate::term::Printer;
 )]
 pub(super) struct Arguments {
     /// A GGUF file; of a split model, any of its files.
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// Texts.
     text: Vec<String>,
     #[command(flatten)]

@@ -22,7 +22,7 @@ use crate::term::{Printer, table, units};
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A GGUF file, a config.json, or a directory with one.
-    model: PathBuf,
+    pub(super) model: PathBuf,
     /// The level that a checkpoint would be converted to.
     #[arg(short, long, default_value = "q4_k_m", value_name = "LEVEL")]
     level: Level,
@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     ram: Option<u64>,
     /// A draft model beside it: a GGUF file, or a configuration at the same level.
     #[arg(long, value_name = "MODEL")]
-    draft: Option<PathBuf>,
+    pub(super) draft: Option<PathBuf>,
     /// Print the plan as JSON.
     #[arg(long)]
     json: bool,

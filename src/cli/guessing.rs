@@ -18,7 +18,7 @@ pub(super) struct GuessingArguments {
     spec: Guessing,
     /// A small model of the same vocabulary that guesses for this one; both are planned so that they fit together.
     #[arg(long, value_name = "FILE")]
-    draft: Option<PathBuf>,
+    pub(super) draft: Option<PathBuf>,
 }
 
 /// Where guesses come from.

@@ -3,25 +3,34 @@
 mod bench;
 mod constraint;
 mod convert;
+mod cp;
+mod create;
 mod doctor;
 mod embed;
 mod failure;
 mod fit;
 mod guessing;
+mod import;
+mod list;
+mod model;
 mod output;
 mod placement;
+mod prune;
 mod quantize;
 mod reader;
 mod reply;
 mod report;
 mod rerank;
+mod rm;
 mod run;
 mod sampling;
 mod show;
 mod steering;
+mod stored;
 mod synthesize;
 mod tune;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -51,6 +60,12 @@ enum Command {
     Convert(convert::Arguments),
     Quantize(quantize::Arguments),
     Show(show::Arguments),
+    List(list::Arguments),
+    Import(import::Arguments),
+    Create(create::Arguments),
+    Cp(cp::Arguments),
+    Rm(rm::Arguments),
+    Prune(prune::Arguments),
     Run(Box<run::Arguments>),
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
@@ -91,12 +106,38 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, printer: &Printer) -> Result<(), Failure> {
+impl Command {
+    /// Where a file may be named by a stored model's name. The commands that want to know more than its file ask for
+    /// themselves.
+    fn model_files(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Quantize(arguments) => vec![&mut arguments.file],
+            Self::Bench(arguments) => arguments.files.iter_mut().collect(),
+            Self::Fit(arguments) => {
+                std::iter::once(&mut arguments.model).chain(&mut arguments.draft).collect()
+            }
+            Self::Tune(arguments) => vec![&mut arguments.file],
+            Self::Embed(arguments) => vec![&mut arguments.file],
+            Self::Rerank(arguments) => vec![&mut arguments.file],
+            Self::Run(arguments) => arguments.guessing.draft.iter_mut().collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn dispatch(mut command: Command, printer: &Printer) -> Result<(), Failure> {
+    let _held = model::settle(command.model_files())?;
     match command {
         Command::Convert(arguments) => convert::run(&arguments, printer),
         Command::Quantize(arguments) => quantize::run(&arguments, printer),
         Command::Show(arguments) => show::run(&arguments, printer),
-        Command::Run(arguments) => run::run(&arguments, printer),
+        Command::List(arguments) => list::run(&arguments, printer),
+        Command::Import(arguments) => import::run(&arguments, printer),
+        Command::Create(arguments) => create::run(&arguments, printer),
+        Command::Cp(arguments) => cp::run(&arguments, printer),
+        Command::Rm(arguments) => rm::run(&arguments, printer),
+        Command::Prune(arguments) => prune::run(&arguments, printer),
+        Command::Run(mut arguments) => run::run(&mut arguments, printer),
         Command::Embed(arguments) => embed::run(&arguments, printer),
         Command::Rerank(arguments) => rerank::run(&arguments, printer),
         Command::Bench(arguments) => bench::run(&arguments, printer),

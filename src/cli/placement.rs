@@ -17,6 +17,7 @@ use crate::engine::plan::{
 };
 use crate::engine::reserve::{Reserved, reserved};
 use crate::hardware;
+use crate::store::Parameters;
 
 /// What is not asked for is planned: see `nfl fit`.
 #[derive(Debug, Clone, Args)]
@@ -132,6 +133,13 @@ fn footprint(file: &Path, prediction: bool) -> Option<Footprint> {
 }
 
 impl PlacementArguments {
+    /// What a stored model carries, where nothing else was asked for. What the planner decides better for each machine
+    /// (layers on GPUs, threads, batches) is left to it.
+    pub(super) fn complete(&mut self, parameters: &Parameters) {
+        let tokens = parameters.integer("num_ctx").and_then(|count| u32::try_from(count).ok());
+        self.context = self.context.or(tokens.filter(|count| *count > 0));
+    }
+
     /// What the person asks for.
     pub(super) fn wishes(&self) -> Wishes {
         Wishes {

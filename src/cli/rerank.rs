@@ -25,7 +25,7 @@ const DOCUMENT_SHOWN_MAX: usize = 70;
 )]
 pub(super) struct Arguments {
     /// A GGUF file; of a split model, any of its files.
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// What is looked for.
     query: String,
     /// Documents.

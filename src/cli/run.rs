@@ -11,6 +11,7 @@ use super::constraint::ConstraintArguments;
 use super::failure::Failure;
 use super::fit;
 use super::guessing::GuessingArguments;
+use super::model;
 use super::placement::{PlacementArguments, Planned};
 use super::reply::{self, Thoughts};
 use super::sampling::SamplingArguments;
@@ -20,6 +21,7 @@ use crate::engine::frames::{Done, MemoryUse, Reason};
 use crate::engine::options::{LoadRequest, Sampling, StateOptions};
 use crate::engine::worker::cage::CageInfo;
 use crate::settings;
+use crate::store::{Resolved, is_for_go};
 use crate::term::editor::{Editor, Typed};
 use crate::term::progress::Progress;
 use crate::term::{self, Printer, interrupt, units};
@@ -41,7 +43,8 @@ const STATES_BYTES_MAX: u64 = 4 << 30;
 )]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Arguments {
-    /// A GGUF file; of a split model, any of its files.
+    /// A stored model's name, or a GGUF file; of a split model, any of its files.
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     /// What to answer or to continue.
     prompt: Option<String>,
@@ -78,7 +81,7 @@ pub(super) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    guessing: GuessingArguments,
+    pub(super) guessing: GuessingArguments,
     /// Fill a gap: PROMPT stands before it, this text behind it.
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["raw", "system"])]
     suffix: Option<String>,
@@ -90,9 +93,30 @@ pub(super) struct Arguments {
     sampling: SamplingArguments,
     #[command(flatten)]
     placement: PlacementArguments,
+    /// The model's files, and what a stored model brings besides.
+    #[arg(skip)]
+    carried: Resolved,
 }
 
-pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
+impl Arguments {
+    /// What a stored model brings holds where nothing else was asked for.
+    fn carry(&mut self, carried: Resolved) {
+        let parameters = &carried.parameters;
+        self.sampling.complete(parameters);
+        self.placement.complete(parameters);
+        self.steering.add(&carried.adapters);
+        if self.stop.is_empty() {
+            self.stop = parameters.texts("stop");
+        }
+        let tokens = parameters.integer("num_predict").and_then(|count| u32::try_from(count).ok());
+        self.tokens = self.tokens.or(tokens.filter(|count| *count > 0));
+        self.carried = carried;
+    }
+}
+
+pub(super) fn run(arguments: &mut Arguments, printer: &Printer) -> Result<(), Failure> {
+    let (_held, carried) = model::resolve(&arguments.file)?;
+    arguments.carry(carried);
     let prompt = match &arguments.prompt {
         Some(prompt) => Some(prompt.clone()),
         None if term::stdin_is_terminal() && arguments.json => {
@@ -144,8 +168,9 @@ fn piped_prompt() -> Result<String, Failure> {
 fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> {
     let program = std::env::current_exe()
         .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
-    let guessers = arguments.guessing.guessers(&arguments.file)?;
-    let (request, planned) = arguments.placement.request(&arguments.file, guessers, &program)?;
+    let file = &arguments.carried.model;
+    let guessers = arguments.guessing.guessers(file)?;
+    let (request, planned) = arguments.placement.request(file, guessers, &program)?;
     let states = if arguments.keep_state { Some(states()?) } else { None };
     let request = LoadRequest { states, readable: arguments.steering.files(), ..request };
     let mut progress = Progress::permille(printer);
@@ -158,7 +183,8 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
     if interrupt::requested() {
         return Err(Failure::interrupted());
     }
-    let responder = responder?;
+    let mut responder = responder?;
+    use_template(&mut responder, arguments, printer)?;
     for warning in &responder.info().warnings {
         printer.warn(warning);
     }
@@ -172,8 +198,39 @@ fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> 
     Ok(responder)
 }
 
+/// Puts the stored model's own chat template in the place of the file's, where we can read it.
+fn use_template(
+    responder: &mut Responder,
+    arguments: &Arguments,
+    printer: &Printer,
+) -> Result<(), Failure> {
+    let Some(template) = &arguments.carried.template else { return Ok(()) };
+    if !is_for_go(template) {
+        return Ok(responder.set_template(template)?);
+    }
+    let text = "the stored template is written for Go, which nfl does not run";
+    if !responder.has_template() {
+        printer.warn(&format!("{text}, and the file has none: the model continues texts"));
+    } else if arguments.verbose {
+        printer.say(&format!("{text}: the file's own is used"));
+    }
+    Ok(())
+}
+
+/// How a conversation begins: with the instructions that were asked for, else the model's own, and its first turns.
 fn opening(arguments: &Arguments) -> Vec<Message> {
-    arguments.system.iter().map(|text| Message::new(Role::System, text.as_str())).collect()
+    let carried = &arguments.carried;
+    let system = arguments.system.as_ref().or(carried.system.as_ref());
+    let system = system.map(|text| Message::new(Role::System, text.as_str()));
+    let turns = carried.messages.iter().map(|(role, content)| {
+        let role = match role.as_str() {
+            "system" => Role::System,
+            "assistant" => Role::Assistant,
+            _ => Role::User,
+        };
+        Message::new(role, content.as_str())
+    });
+    system.into_iter().chain(turns).collect()
 }
 
 /// One command's worth of questions and replies.

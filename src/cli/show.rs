@@ -1,7 +1,7 @@
 //! `nfl show`: what is in a GGUF file.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nfl_models::footprint::Footprint;
@@ -12,6 +12,7 @@ use nfl_models::{Level, Shape, TensorType};
 use serde_json::{Map, json};
 
 use super::failure::Failure;
+use super::{model, stored};
 use crate::term::{Printer, neutral, table, units};
 
 /// Arrays of metadata that are longer are summarised: vocabularies have hundreds of thousands of entries.
@@ -20,11 +21,12 @@ const ARRAY_SHOWN_MAX: usize = 16;
 /// Characters of a metadata text in the human form.
 const TEXT_SHOWN_MAX: usize = 60;
 
-/// Show what is in a GGUF file: architecture, shape, levels by tensor, sizes, vocabulary, template.
+/// Show what is in a model: architecture, shape, levels by tensor, sizes, vocabulary, template.
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]
 pub(super) struct Arguments {
-    /// A GGUF file; of a split model, any of its files.
+    /// A stored model's name, or a GGUF file; of a split model, any of its files.
+    #[arg(value_name = "MODEL")]
     file: PathBuf,
     /// List every tensor.
     #[arg(long)]
@@ -35,26 +37,41 @@ pub(super) struct Arguments {
     /// Print the chat template and nothing else.
     #[arg(long, conflicts_with_all = ["tensors", "metadata", "json"])]
     template: bool,
+    /// Print the Modelfile that makes this model, and nothing else.
+    #[arg(long, conflicts_with_all = ["tensors", "metadata", "template", "json"])]
+    modelfile: bool,
     /// Print everything as JSON; with --tensors every tensor too.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
-    let gguf = Gguf::open(&arguments.file)?;
+    let (store, resolved) = model::resolve(&arguments.file)?;
+    if arguments.modelfile {
+        return Ok(printer.line(stored::modelfile(&store, &resolved)?.trim_end())?);
+    }
+    let gguf = Gguf::open(&resolved.model)?;
     if arguments.template {
         let hint = Some("a model without one continues texts: nfl run FILE PROMPT");
-        let template = gguf.metadata().text(template::METADATA_KEY);
+        let own = gguf.metadata().text(template::METADATA_KEY);
+        let template = resolved.template.as_deref().or(own);
         let template =
             template.ok_or_else(|| Failure::new("the file has no chat template", hint))?;
         return Ok(printer.line(&neutral(template))?);
     }
     if arguments.json {
-        let document = document(&gguf, arguments.tensors);
+        let mut document = document(&gguf, arguments.tensors);
+        if let Some(manifest) = &resolved.manifest {
+            document["model"] = stored::document(&store, manifest, &resolved);
+        }
         let text = serde_json::to_string_pretty(&document).expect("keys are strings");
         return Ok(printer.line(&text)?);
     }
-    let mut sections = vec![summary(&gguf, arguments), shape_section(&gguf), types_section(&gguf)];
+    let mut sections: Vec<String> = Vec::new();
+    if let Some(manifest) = &resolved.manifest {
+        sections.push(stored::section(manifest, &resolved));
+    }
+    sections.extend([summary(&gguf, &resolved.model), shape_section(&gguf), types_section(&gguf)]);
     sections.push(footprint_section(&gguf));
     sections.push(vocabulary_section(gguf.metadata()));
     if arguments.metadata {
@@ -92,7 +109,7 @@ fn bits_per_weight(gguf: &Gguf) -> f64 {
     weights_bytes(gguf) as f64 * 8.0 / (parameters(gguf) as f64).max(1.0)
 }
 
-fn summary(gguf: &Gguf, arguments: &Arguments) -> String {
+fn summary(gguf: &Gguf, file: &Path) -> String {
     let metadata = gguf.metadata();
     let text = |key: &str| neutral(metadata.text(key).unwrap_or("-"));
     let files = gguf.files().len();
@@ -107,7 +124,7 @@ fn summary(gguf: &Gguf, arguments: &Arguments) -> String {
     };
     let format = format!("GGUF v{}, aligned to {} bytes", gguf.version(), gguf.alignment());
     let rows = [
-        row(&["file", &neutral(&arguments.file.display().to_string())]),
+        row(&["file", &neutral(&file.display().to_string())]),
         row(&["name", &text("general.name")]),
         row(&["architecture", &text("general.architecture")]),
         row(&["level", level]),

@@ -21,6 +21,11 @@ pub(super) struct SteeringArguments {
 }
 
 impl SteeringArguments {
+    /// Adapters that belong to the model; they act besides those that were asked for.
+    pub(super) fn add(&mut self, adapters: &[PathBuf]) {
+        self.adapter.extend(adapters.iter().map(|path| (path.clone(), 1.0)));
+    }
+
     pub(super) fn read(&self) -> Steering {
         let adapters = self.adapter.iter();
         let controls = self.control_vector.iter();

@@ -33,7 +33,7 @@ const GAIN_MIN: f64 = 0.03;
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A GGUF file; of a split model, any of its files.
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// Tokens of the prompt.
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1024))]
     prompt: u32,

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use directories::ProjectDirs;
+use directories::{BaseDirs, ProjectDirs};
 
 /// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
 /// process that parses files which nobody vouches for.
@@ -39,10 +39,48 @@ pub fn worker_environment() -> Vec<(OsString, OsString)> {
 
 /// The folder of the user's data: `NFL_HOME`, else where the platform keeps such data; None when it has no such place.
 pub fn home() -> Option<PathBuf> {
-    match std::env::var_os("NFL_HOME").filter(|value| !value.is_empty()) {
-        Some(home) => Some(PathBuf::from(home)),
+    match folder("NFL_HOME") {
+        Some(home) => Some(home),
         None => Some(ProjectDirs::from("", "", "nfl")?.data_dir().to_owned()),
     }
+}
+
+/// Where Ollama keeps models: `OLLAMA_MODELS`, else the user's folder and that of the service.
+pub fn ollama_folders() -> Vec<PathBuf> {
+    let service = || PathBuf::from("/usr/share/ollama/.ollama/models");
+    let user = || user_home().map(|home| home.join(".ollama/models"));
+    match folder("OLLAMA_MODELS") {
+        Some(folder) => vec![folder],
+        None => user().into_iter().chain([service()]).collect(),
+    }
+}
+
+/// Where Hugging Face's programs keep what they download: `HF_HUB_CACHE`, else `hub` in `HF_HOME`, else in the user's
+/// folder of caches.
+pub fn hub_cache_folder() -> Option<PathBuf> {
+    if let Some(folder) = folder("HF_HUB_CACHE") {
+        return Some(folder);
+    }
+    let home = folder("HF_HOME").or_else(|| {
+        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(user_home()?.join(".cache")));
+        Some(caches?.join("huggingface"))
+    });
+    Some(home?.join("hub"))
+}
+
+/// Where LM Studio keeps models, now and in earlier versions.
+pub fn lm_studio_folders() -> Vec<PathBuf> {
+    let places = [".lmstudio/models", ".cache/lm-studio/models"];
+    user_home().into_iter().flat_map(|home| places.map(|place| home.join(place))).collect()
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The user's own folder.
+pub fn user_home() -> Option<PathBuf> {
+    Some(BaseDirs::new()?.home_dir().to_owned())
 }
 
 /// Where back-end modules are looked for.

@@ -69,6 +69,26 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago something was, in its largest unit: `3 days ago`.
+pub fn ago(age: Duration) -> String {
+    const UNITS: [(u64, &str); 6] = [
+        (365 * 86_400, "year"),
+        (30 * 86_400, "month"),
+        (7 * 86_400, "week"),
+        (86_400, "day"),
+        (3_600, "hour"),
+        (60, "minute"),
+    ];
+    let seconds = age.as_secs();
+    match UNITS.iter().find(|(unit, _)| seconds >= *unit) {
+        None => "just now".to_owned(),
+        Some((unit, word)) => {
+            let count = seconds / unit;
+            format!("{count} {word}{} ago", if count == 1 { "" } else { "s" })
+        }
+    }
+}
+
 fn three_digits(value: f64) -> String {
     if value < 10.0 {
         format!("{value:.2}")
@@ -108,5 +128,8 @@ mod tests {
         assert_eq!(count(7), "7");
         assert_eq!(duration(Duration::from_millis(185_400)), "3 min 05 s");
         assert_eq!(duration(Duration::from_millis(9)), "9 ms");
+        assert_eq!(ago(Duration::from_secs(59)), "just now");
+        assert_eq!(ago(Duration::from_mins(1)), "1 minute ago");
+        assert_eq!(ago(Duration::from_hours(50)), "2 days ago");
     }
 }

@@ -30,7 +30,7 @@ use report::Report;
 pub(super) struct Arguments {
     /// GGUF files; of a split model, any of its files.
     #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    pub(super) files: Vec<PathBuf>,
     /// Tokens to read at once; 0 leaves reading out.
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt: u32,
