@@ -14,6 +14,18 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
+    /// Runs a command to its end.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let start = Instant::now();
+        let output = command.output().unwrap();
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        }
+    }
+
     /// The run's stdout, or a panic that shows everything.
     pub(crate) fn expect_success(self) -> String {
         assert_eq!(self.status, 0, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -36,14 +48,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
 
 /// Runs `nfl` to its end.
 pub(crate) fn nfl(arguments: &[&str]) -> Ran {
-    let start = Instant::now();
-    let output = command(arguments).output().unwrap();
-    Ran {
-        status: output.status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        took: start.elapsed(),
-    }
+    Ran::of(command(arguments))
 }
 
 /// A file or folder of the real material, or None, said on stderr, where the material is not beside the project.

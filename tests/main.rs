@@ -21,5 +21,6 @@ mod readme;
 mod router;
 mod rules;
 mod run;
+mod store;
 mod tokenizers;
 mod vulkan;

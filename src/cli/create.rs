@@ -185,7 +185,13 @@ impl Maker<'_> {
         })?;
         drop(reporter);
         // Nobody else has this file: a second name is as good as its first.
-        self.file(&order.path(self.arguments.level), &[Link::Hard, Link::Copy])
+        let path = order.path(self.arguments.level);
+        let written =
+            |error| Failure::new(format!("cannot write {}: {error}", path.display()), None);
+        let mut permissions = fs::metadata(&path).map_err(written)?.permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&path, permissions).map_err(written)?;
+        self.file(&path, &[Link::Hard, Link::Copy])
     }
 
     /// The layers of a GGUF file: a model's, a projector's or an adapter's.

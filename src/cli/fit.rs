@@ -17,11 +17,11 @@ use crate::term::{Printer, table, units};
 
 /// Show where a model would lie, what it would take, and why.
 ///
-/// MODEL is a GGUF file, or a checkpoint's config.json or directory: then --level says what it would be converted to.
+/// MODEL is a stored model, a GGUF file, or a checkpoint's config.json or directory: then --level says what it would be converted to.
 /// Without --gpu and --ram it is planned for this machine.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// A GGUF file, a config.json, or a directory with one.
+    /// A stored model's name, a GGUF file, a config.json, or a directory with one.
     pub(super) model: PathBuf,
     /// The level that a checkpoint would be converted to.
     #[arg(short, long, default_value = "q4_k_m", value_name = "LEVEL")]

@@ -112,7 +112,6 @@ impl Command {
     fn model_files(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Quantize(arguments) => vec![&mut arguments.file],
-            Self::Bench(arguments) => arguments.files.iter_mut().collect(),
             Self::Fit(arguments) => {
                 std::iter::once(&mut arguments.model).chain(&mut arguments.draft).collect()
             }

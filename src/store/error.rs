@@ -73,8 +73,8 @@ pub enum StoreError {
     Missing {
         /// What was typed.
         name: String,
-        /// The stored name that was probably meant.
-        nearest: Option<String>,
+        /// What to do: the name that was probably meant, or how to get the model.
+        advice: String,
     },
     /// A name that is taken.
     #[error("there is a model {0} already")]
@@ -144,10 +144,7 @@ impl Hint for StoreError {
             Self::Version { .. } => {
                 "use the version of nfl that wrote it, or a later one".to_owned()
             }
-            Self::Missing { nearest: Some(nearest), .. } => format!("there is {nearest}"),
-            Self::Missing { .. } => {
-                "`nfl list` shows what is there, `nfl pull NAME` gets a model".to_owned()
-            }
+            Self::Missing { advice, .. } => advice.clone(),
             Self::Exists(name) => format!("remove it first: nfl rm {name}"),
             Self::Blob { name, .. } => format!("get it again: nfl pull {name}"),
             Self::Changed { path, name, .. } => {

@@ -158,7 +158,7 @@ impl Store {
                     layer.place = Some(place.clone());
                     Ok(())
                 }
-                Link::Hard => self.link_hard(&path, &digest),
+                Link::Hard => self.link_hard(&path, &layer),
                 Link::Reflink => {
                     self.take_copy(&path, &layer, |target| reflink_copy::reflink(&path, target))
                 }
@@ -185,13 +185,17 @@ impl Store {
         Digest::from_file_name(name)
     }
 
-    fn link_hard(&self, file: &Path, digest: &Digest) -> Result<(), StoreError> {
+    fn link_hard(&self, file: &Path, layer: &Layer) -> Result<(), StoreError> {
         files::make_folder(&self.blobs_folder())?;
-        let path = self.blob_path(digest);
+        let path = self.blob_path(&layer.digest);
         let _lock = self.lock()?;
+        // Another process may have brought it since it was asked for.
+        if self.has(&layer.digest, layer.bytes) {
+            return Ok(());
+        }
         fs::hard_link(file, &path).map_err(StoreError::io("cannot link", &path))?;
         files::sync_folder(&self.blobs_folder())?;
-        self.hold(digest)?;
+        self.hold(&layer.digest)?;
         Ok(())
     }
 

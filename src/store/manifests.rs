@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::Store;
+use super::catalogue::Catalogue;
 use super::error::StoreError;
 use super::files;
 use super::manifest::{LAYERS_MAX, MANIFEST_BYTES_MAX, Manifest, VERSION};
@@ -143,22 +144,33 @@ impl Store {
         Ok(found.folders)
     }
 
-    /// The error for a name that is not here, with the one that was probably meant.
+    /// The error for a name that is not here, with the one that was probably meant or the way to get it.
     pub fn missing(&self, name: &Reference) -> StoreError {
+        StoreError::Missing { name: name.to_string(), advice: self.advice(name) }
+    }
+
+    fn advice(&self, name: &Reference) -> String {
         let typed = name.to_string();
-        let names: Vec<String> = self.list().map_or_else(
-            |_| Vec::new(),
-            |listing| listing.manifests.iter().map(|each| each.name.to_string()).collect(),
-        );
-        let nearest = nfl_models::nearest(&typed, names.iter().map(String::as_str));
-        let other_tag = || {
-            let same = |each: &&String| {
-                each.parse::<Reference>().is_ok_and(|each| each.repository() == name.repository())
-            };
-            names.iter().find(same).map(String::as_str)
+        let stored = self.list().unwrap_or_default().manifests;
+        let names: Vec<String> = stored.iter().map(|each| each.name.to_string()).collect();
+        if let Some(nearest) = nfl_models::nearest(&typed, names.iter().map(String::as_str)) {
+            return format!("there is {nearest}");
+        }
+        let catalogue = Catalogue::read(self.home()).ok();
+        if name.host().is_some() || catalogue.as_ref().is_some_and(|each| each.find(name).is_some())
+        {
+            return format!("get it: nfl pull {typed}");
+        }
+        let is_sibling = |each: &&Manifest| {
+            each.name.host() == name.host() && each.name.repository() == name.repository()
         };
-        let nearest = nearest.or_else(other_tag).map(str::to_owned);
-        StoreError::Missing { name: typed, nearest }
+        if let Some(sibling) = stored.iter().find(is_sibling) {
+            return format!("there is {}", sibling.name);
+        }
+        match catalogue.and_then(|catalogue| catalogue.nearest(name)) {
+            Some(nearest) => format!("there is {nearest}: nfl pull {nearest}"),
+            None => "`nfl list` shows what is there, `nfl pull NAME` gets a model".to_owned(),
+        }
     }
 
     pub(super) fn manifest_path(&self, name: &Reference) -> PathBuf {

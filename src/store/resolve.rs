@@ -91,7 +91,10 @@ impl Store {
             Wanted::Url(url) => {
                 let from_there =
                     |each: &Manifest| each.source.origin == Origin::Url && each.source.path == url;
-                let missing = StoreError::Missing { name: url.clone(), nearest: None };
+                let missing = StoreError::Missing {
+                    name: url.clone(),
+                    advice: format!("get it: nfl pull {url}"),
+                };
                 self.list()?.manifests.into_iter().find(from_there).ok_or(missing)?
             }
             Wanted::Name(name) => match self.read(&name)? {

@@ -303,7 +303,10 @@ fn a_missing_model_is_named_with_the_nearest() {
     let hint = |text: &str| nfl_models::Hint::hint(&store.resolve(text).unwrap_err()).unwrap();
     assert_eq!(hint("qewn3:8b"), "there is qwen3:8b");
     assert_eq!(hint("qwen3:30b-a3b-thinking"), "there is qwen3:8b");
-    assert!(hint("gemma").contains("nfl pull"));
+    assert_eq!(hint("gemma3"), "get it: nfl pull gemma3");
+    assert_eq!(hint("gemma3:4"), "there is gemma3:4b: nfl pull gemma3:4b");
+    assert_eq!(hint("hf.co/a/b"), "get it: nfl pull hf.co/a/b");
+    assert!(hint("unheard-of-by-anyone").contains("nfl list"));
     fs::remove_file(store.blob_path(&Digest::of(b"1"))).unwrap();
     assert_eq!(hint("qwen3:8b"), "get it again: nfl pull qwen3:8b");
 }

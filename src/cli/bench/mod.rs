@@ -3,11 +3,12 @@
 mod report;
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 
 use super::failure::Failure;
+use super::model;
 use super::placement::PlacementArguments;
 use crate::engine::options::SEQUENCES_MAX;
 use crate::engine::process::CancelHandle;
@@ -28,9 +29,9 @@ use report::Report;
     nfl bench a.gguf --depth 0,4096           with an empty and with a filled context\n\
     nfl bench a.gguf --batch 1,4,8            one, four and eight sequences at once")]
 pub(super) struct Arguments {
-    /// GGUF files; of a split model, any of its files.
-    #[arg(required = true, value_name = "FILE")]
-    pub(super) files: Vec<PathBuf>,
+    /// Stored models' names, or GGUF files; of a split model, any of its files.
+    #[arg(required = true, value_name = "MODEL")]
+    files: Vec<PathBuf>,
     /// Tokens to read at once; 0 leaves reading out.
     #[arg(long, value_name = "N", default_value_t = 512)]
     prompt: u32,
@@ -67,6 +68,8 @@ struct Versus {
 
 /// One side of the measurement, as it was asked for.
 struct Asked {
+    /// As it was typed: the file of a stored model is called after its content.
+    name: String,
     file: PathBuf,
     /// What distinguishes it from another side with the same file; else empty.
     options: String,
@@ -85,7 +88,9 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
         let hint = "give --prompt or --tokens a number above 0";
         return Err(Failure::usage("nothing to measure: --prompt 0 and --tokens 0", hint));
     }
-    let asked = asked(arguments)?;
+    let mut files = arguments.files.clone();
+    let _held = model::settle(files.iter_mut().collect())?;
+    let asked = asked(arguments, &files)?;
     let mut sides = Vec::new();
     for side in &asked {
         sides.push(start(side, &workload, printer)?);
@@ -100,8 +105,12 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     Ok(())
 }
 
+fn name(path: &Path) -> String {
+    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
 /// Every file, with the usual options and with those of `--vs`.
-fn asked(arguments: &Arguments) -> Result<Vec<Asked>, Failure> {
+fn asked(arguments: &Arguments, files: &[PathBuf]) -> Result<Vec<Asked>, Failure> {
     let versus = match &arguments.vs {
         None => None,
         Some(options) => {
@@ -116,12 +125,14 @@ fn asked(arguments: &Arguments) -> Result<Vec<Asked>, Failure> {
         }
     };
     let mut sides = Vec::new();
-    for file in &arguments.files {
-        let (file, placement) = (file.clone(), arguments.placement.clone());
-        sides.push(Asked { file: file.clone(), options: String::new(), placement });
+    for (typed, file) in arguments.files.iter().zip(files) {
+        let mut add = |options: &str, placement: &PlacementArguments| {
+            let (name, file, placement) = (name(typed), file.clone(), placement.clone());
+            sides.push(Asked { name, file, options: options.to_owned(), placement });
+        };
+        add("", &arguments.placement);
         if let Some((options, placement)) = &versus {
-            let (options, placement) = (options.trim().to_owned(), placement.clone());
-            sides.push(Asked { file, options, placement });
+            add(options.trim(), placement);
         }
     }
     Ok(sides)

@@ -1,7 +1,5 @@
 //! What a measurement came to: a table for people, JSON for programs.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::Asked;
@@ -29,7 +27,7 @@ impl Report<'_> {
         let mut rows = vec![header.into_iter().map(str::to_owned).collect::<Vec<_>>()];
         for (place, side) in sides.iter().enumerate() {
             let info = side.info();
-            let named = format!("{} {}", name(&asked[place].file), asked[place].options);
+            let named = format!("{} {}", asked[place].name, asked[place].options);
             for (outcome, first) in outcomes[place].iter().zip(&outcomes[0]) {
                 for ((test, figures), (_, base)) in
                     tests(outcome, workload).zip(tests(first, workload))
@@ -92,10 +90,6 @@ impl Report<'_> {
 
 fn speed(value: f64) -> String {
     format!("{value:.2}")
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 /// The tests of an outcome: what was done, and how fast.
