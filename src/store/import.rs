@@ -137,9 +137,22 @@ impl Store {
             fs::canonicalize(&piece.path).map_err(StoreError::io("cannot read", &piece.path))?;
         let place = place_of(&path)?;
         let own = self.own(&path);
-        let digest = match piece.digest.or(own) {
-            Some(digest) => digest,
-            None => hash(&path, on_bytes)?,
+        // A name is believed where the content stays behind it, and where the content is here already. What becomes a blob
+        // is read: a pull that finds it must not get wrong bytes.
+        let is_settled = |digest: &Digest| {
+            own.is_some() || links == [Link::InPlace] || self.has(digest, piece.bytes)
+        };
+        let digest = match own.or(piece.digest) {
+            Some(digest) if is_settled(&digest) => digest,
+            claimed => {
+                let found = hash(&path, on_bytes)?;
+                if claimed.is_some_and(|claimed| claimed != found) {
+                    let message = "its content is not what it is called after";
+                    let source = io::Error::new(io::ErrorKind::InvalidData, message);
+                    return Err(StoreError::Io { action: "cannot import", path, source });
+                }
+                found
+            }
         };
         if place_of(&path)? != place {
             let (name, path) = (path.display().to_string(), path);

@@ -136,6 +136,13 @@ fn other_programs_models_are_listed_and_imported() {
     assert_eq!(home.hint(&["import", "story:260"]).trim(), "there is story:260k");
     home.succeed(&["rm", "mine", "hf.co/me/tale:q4_0"]);
     assert_eq!(tree(&user), before);
+    // A byte that fell over on its disk does not become one of our blobs.
+    let blob = user.join(format!(".ollama/models/blobs/sha256-{}", hex(&weights)));
+    fs::write(&blob, [&weights[..weights.len() - 1], &[!weights[weights.len() - 1]]].concat())
+        .unwrap();
+    let ran = home.run(&["import", "story:260k", "--name", "other"]);
+    assert!(ran.status == 1 && ran.stderr.contains("called after"), "{}", ran.stderr);
+    home.blobs();
 }
 
 #[test]
