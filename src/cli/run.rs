@@ -115,7 +115,10 @@ impl Arguments {
 }
 
 pub(super) fn run(arguments: &mut Arguments, printer: &Printer) -> Result<(), Failure> {
-    let (_held, carried) = model::resolve(&arguments.file)?;
+    let (held, carried) = model::resolve(&arguments.file)?;
+    if let Some(manifest) = &carried.manifest {
+        held.note_use(&manifest.name);
+    }
     arguments.carry(carried);
     let prompt = match &arguments.prompt {
         Some(prompt) => Some(prompt.clone()),

@@ -119,10 +119,10 @@ impl Store {
         Ok(())
     }
 
-    /// The folder of a split model's links; `None` for a model in one file, or in files of others.
+    /// The folder of a split model's links; `None` for a model in one file.
     pub(super) fn view_folder(&self, manifest: &Manifest) -> Option<PathBuf> {
         let layers: Vec<_> = manifest.layers_of(Kind::Model).collect();
-        if layers.len() < 2 || layers.iter().any(|layer| layer.place.is_some()) {
+        if layers.len() < 2 {
             return None;
         }
         let digests: String = layers.iter().map(|layer| layer.digest.hex()).collect();

@@ -215,12 +215,10 @@ fn read_manifest(path: &Path, name: &Reference) -> Result<Option<Manifest>, Stor
     let Some(text) = files::read(path, MANIFEST_BYTES_MAX)? else { return Ok(None) };
     let value: serde_json::Value =
         serde_json::from_slice(&text).map_err(|error| broken(error.to_string()))?;
-    match value["version"].as_u64() {
-        Some(version) if version > u64::from(VERSION) => {
-            let version = u32::try_from(version).unwrap_or(u32::MAX);
-            return Err(StoreError::Version { path: path.to_owned(), version });
-        }
-        _ => {}
+    let later = value["version"].as_u64().filter(|version| *version > u64::from(VERSION));
+    if let Some(version) = later {
+        let version = u32::try_from(version).unwrap_or(u32::MAX);
+        return Err(StoreError::Version { path: path.to_owned(), version });
     }
     let manifest: Manifest =
         serde_json::from_value(value).map_err(|error| broken(error.to_string()))?;

@@ -80,7 +80,7 @@ impl Wanted {
 
 impl Store {
     /// The files of what a person typed: a path, `file:`, a stored model's name, or the address that one came from. They
-    /// are held, see [`Store`], and the use is noted.
+    /// are held, see [`Store`].
     ///
     /// # Errors
     /// When there is no such model (with the nearest name), or its files are not what they were. A path that does not
@@ -105,11 +105,7 @@ impl Store {
                 None => return Err(self.missing(&name)),
             },
         };
-        let resolved = self.resolve_manifest(manifest)?;
-        if let Some(manifest) = &resolved.manifest {
-            self.note_use(&manifest.name);
-        }
-        Ok(resolved)
+        self.resolve_manifest(manifest)
     }
 
     /// The files of a stored model, all there and as long as they should be.
@@ -168,8 +164,7 @@ impl Store {
         Ok(())
     }
 
-    /// The file that the engine opens. The blobs of a split model get names with numbers, by which its files find each
-    /// other.
+    /// The file that the engine opens. The files of a split model get names with numbers, by which they find each other.
     fn model_path(&self, manifest: &Manifest) -> Result<PathBuf, StoreError> {
         let layers: Vec<&Layer> = manifest.layers_of(Kind::Model).collect();
         let Some(first) = layers.first() else {
@@ -180,14 +175,15 @@ impl Store {
         let path =
             |number: usize| folder.join(format!("model-{number:05}-of-{:05}.gguf", layers.len()));
         for (number, layer) in (1..).zip(&layers) {
-            let (path, blob) = (path(number), self.blob_path(&layer.digest));
-            let is_there = File::open(&blob).and_then(|blob| files::is_same(&blob, &path));
+            let (path, content) = (path(number), self.layer_path(layer));
+            let is_there = File::open(&content).and_then(|content| files::is_same(&content, &path));
             if is_there.is_ok_and(|same| same) {
                 continue;
             }
             files::make_folder(&folder)?;
             files::remove(&path)?;
-            link(&blob, &path).map_err(StoreError::io("cannot link", &path))?;
+            link(&content, &path, layer.place.is_none())
+                .map_err(StoreError::io("cannot link", &path))?;
         }
         Ok(path(1))
     }
@@ -204,15 +200,19 @@ pub fn is_for_go(template: &str) -> bool {
 }
 
 /// A link that is seen to be one, where the system lets everybody make them.
-fn link(blob: &Path, path: &Path) -> std::io::Result<()> {
+fn link(content: &Path, path: &Path, is_blob: bool) -> std::io::Result<()> {
     #[cfg(unix)]
     {
-        // Relative, so that a store can be moved.
-        let name = blob.file_name().unwrap_or_default();
-        std::os::unix::fs::symlink(Path::new("../../blobs").join(name), path)
+        // To a blob relative, so that a store can be moved.
+        let name = content.file_name().unwrap_or_default();
+        let blob = Path::new("../../blobs").join(name);
+        std::os::unix::fs::symlink(if is_blob { &blob } else { content }, path)
     }
     #[cfg(not(unix))]
-    fs::hard_link(blob, path)
+    {
+        let _ = is_blob;
+        fs::hard_link(content, path)
+    }
 }
 
 fn messages(text: &str) -> Option<Vec<(String, String)>> {

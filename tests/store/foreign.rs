@@ -75,7 +75,8 @@ fn ollama(folder: &Path, weights: &[u8]) {
 
 /// A repository in the cache of huggingface_hub: blobs by ETag, which is the SHA-256 of large files.
 #[cfg(unix)]
-fn hub_cache(folder: &Path, weights: &[u8]) {
+fn hub_cache(folder: &Path, story: &Path) {
+    let weights = &fs::read(story).unwrap()[..];
     let repository = folder.join("models--Me--Story-GGUF");
     let commit = "0123456789abcdef0123456789abcdef01234567";
     write(&repository.join("refs/main"), commit.as_bytes());
@@ -87,6 +88,18 @@ fn hub_cache(folder: &Path, weights: &[u8]) {
     ] {
         write(&repository.join("blobs").join(&etag), content);
         let target = Path::new("../../blobs").join(&etag);
+        std::os::unix::fs::symlink(target, snapshot.join(name)).unwrap();
+    }
+    // A split model, whose files must find each other behind their links.
+    let split = super::split(story, folder.parent().unwrap());
+    let repository = folder.join("models--Me--Split");
+    let snapshot = repository.join("snapshots").join(commit);
+    fs::create_dir_all(&snapshot).unwrap();
+    for number in ["00001", "00002"] {
+        let name = format!("story-F32-{number}-of-00002.gguf");
+        let content = fs::read(split.with_file_name(&name)).unwrap();
+        write(&repository.join("blobs").join(hex(&content)), &content);
+        let target = Path::new("../../blobs").join(hex(&content));
         std::os::unix::fs::symlink(target, snapshot.join(name)).unwrap();
     }
     // Another program's remains are none of our business.
@@ -101,7 +114,7 @@ fn other_programs_models_are_listed_and_imported() {
     let weights = fs::read(&file).unwrap();
     let user = home.path("user");
     ollama(&user.join(".ollama/models"), &weights);
-    hub_cache(&user.join(".cache/huggingface/hub"), &weights);
+    hub_cache(&user.join(".cache/huggingface/hub"), &file);
     write(&user.join(".lmstudio/models/me/tale/tale.Q4_0.gguf"), &weights);
     let before = tree(&user);
     let found = home.json(&["import", "--json"]);
@@ -112,6 +125,7 @@ fn other_programs_models_are_listed_and_imported() {
         .map(|each| (each["name"].as_str().unwrap(), each["where"].as_str().unwrap()))
         .collect();
     let expected = [
+        ("hf.co/Me/Split:F32", "Hugging Face's cache"),
         ("hf.co/Me/Story-GGUF:F32", "Ollama"),
         ("hf.co/Me/Story-GGUF:Q8_0", "Hugging Face's cache"),
         ("hf.co/me/tale:Q4_0", "LM Studio"),
@@ -128,6 +142,7 @@ fn other_programs_models_are_listed_and_imported() {
         assert!(home.run(&["show", name]).status == 0, "{name}");
     }
     assert!(home.tells("hf.co/me/story-gguf:q8_0") && home.tells("hf.co/me/tale:q4_0"));
+    assert!(home.tells("hf.co/me/split:f32"));
     // Texts were copied, weights were not; nobody else's file was touched.
     assert!(home.blobs().iter().all(|name| *name != format!("sha256-{}", hex(&weights))));
     assert_eq!(tree(&user), before);

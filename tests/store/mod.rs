@@ -164,7 +164,7 @@ fn a_file_that_is_used_in_place_is_watched() {
 }
 
 /// The first half of the tensors in one file, the second in another, as llama-gguf-split writes them.
-fn split(model: &Path, folder: &Path) -> PathBuf {
+pub(super) fn split(model: &Path, folder: &Path) -> PathBuf {
     let gguf = Gguf::open(model).unwrap();
     let tensors = gguf.tensors();
     let middle = tensors.len() / 2;
@@ -265,6 +265,48 @@ fn a_modelfile_goes_round() {
         assert!(ran.stderr.contains(problem), "{text}: {}", ran.stderr);
     }
     assert_eq!(home.run(&["show", "x"]).status, 1);
+}
+
+/// A LoRA adapter for the trained model that changes what it says.
+fn adapter(path: &Path) {
+    let mut metadata = Metadata::new();
+    metadata.set("general.type", "adapter");
+    metadata.set("general.architecture", "llama");
+    metadata.set("adapter.type", "lora");
+    metadata.set("adapter.lora.alpha", 4.0_f32);
+    let plan = |end: &str, dimensions: [u64; 2]| TensorPlan {
+        name: format!("blk.1.attn_q.weight.{end}"),
+        dimensions: dimensions.to_vec(),
+        tensor_type: nfl_models::TensorType::F32,
+    };
+    let plans = vec![plan("lora_a", [64, 4]), plan("lora_b", [4, 64])];
+    let mut writer = Writer::new(fs::File::create(path).unwrap(), &metadata, plans).unwrap();
+    for seed in [1_u32, 7] {
+        let value = |index: u32| ((index * 37 + seed) % 23) as f32 / 11.0 - 1.0;
+        let bytes: Vec<u8> = (0..256).flat_map(|index| value(index).to_le_bytes()).collect();
+        writer.write(&bytes).unwrap();
+        writer.finish_tensor().unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn an_adapter_goes_with_its_model() {
+    let home = Home::new();
+    if home.story("a.gguf").is_none() {
+        return;
+    }
+    adapter(&home.path("lora.gguf"));
+    fs::write(home.path("Modelfile"), "FROM ./a.gguf\nADAPTER ./lora.gguf\n").unwrap();
+    home.succeed(&["create", "adapted"]);
+    let story = |model: &str, more: &[&str]| {
+        let run =
+            ["run", model, "Once upon a time", "--raw", "--temperature", "0", "--threads", "1"];
+        home.succeed(&[&run[..], &["--tokens", "40"], more].concat())
+    };
+    let adapted = story("adapted", &[]);
+    assert_eq!(adapted, story("./a.gguf", &["--adapter", "lora.gguf"]));
+    assert_ne!(adapted, story("./a.gguf", &[]));
 }
 
 #[test]
