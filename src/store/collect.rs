@@ -59,7 +59,9 @@ impl Store {
             return Err(error);
         }
         let layers = listing.manifests.iter().flat_map(|manifest| &manifest.layers);
-        let named: HashSet<Digest> = layers.map(|layer| layer.digest).collect();
+        // What is used in place needs no blob.
+        let named: HashSet<Digest> =
+            layers.filter(|layer| layer.place.is_none()).map(|layer| layer.digest).collect();
         let wanted: Option<HashSet<Digest>> = match scope {
             Scope::All => None,
             Scope::Of(manifest) => Some(manifest.layers.iter().map(|layer| layer.digest).collect()),
