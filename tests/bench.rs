@@ -92,7 +92,7 @@ fn what_cannot_be_measured_is_said() {
     let Some(file) = small_model() else { return };
     let file = fixture::text(&file);
     for (arguments, status, words) in [
-        (vec!["bench"], 2, "FILE"),
+        (vec!["bench"], 2, "MODEL"),
         (vec!["bench", file, "--prompt", "0", "--tokens", "0"], 2, "nothing to measure"),
         (vec!["bench", file, "--repeat", "0"], 2, "--repeat"),
         (vec!["bench", file, "--batch", "1,0"], 2, "--batch"),

@@ -110,7 +110,7 @@ fn wrong_usage_is_status_2_and_failures_are_status_1() {
     let Some(file) = small_model() else { return };
     let file = fixture::text(&file);
     for (arguments, status, words) in [
-        (vec!["run"], 2, "FILE"),
+        (vec!["run"], 2, "MODEL"),
         (vec!["run", file, "x", "--temperature", "-1"], 2, "temperature: -1"),
         (vec!["run", file, "x", "--top-p", "2"], 2, "top-p: 2"),
         (vec!["run", file, "x", "--tokens", "0"], 2, "tokens to generate"),

@@ -83,7 +83,8 @@ impl Modelfile {
         while let Some(line) = lines.get(next) {
             let number = next + 1;
             next += 1;
-            let line = line.trim();
+            // Its end may be within a quotation.
+            let line = line.trim_start();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
@@ -150,14 +151,14 @@ impl Modelfile {
         Ok(())
     }
 
-    /// The Modelfile's text, ends of lines as Unix writes them; reading it gives the same Modelfile.
+    /// The Modelfile's text; reading it gives the same Modelfile.
     ///
     /// # Errors
     /// Names the instruction whose value no quotation can hold: one with `"""` and ends of lines after a `"`.
     pub fn write(&self) -> Result<String, String> {
         let mut text = String::new();
         let mut line = |head: &str, value: &str| {
-            let quoted = quote(&value.replace("\r\n", "\n")).ok_or_else(|| {
+            let quoted = quote(value).ok_or_else(|| {
                 format!(
                     "{head}: its text holds quotation marks in a way that no Modelfile can write"
                 )
@@ -327,7 +328,7 @@ REQUIRES 0.14.0
         ) {
             let mut modelfile = Modelfile {
                 from: vec!["./a b.gguf".to_owned()],
-                system: Some(system.replace("\r\n", "\n")),
+                system: Some(system),
                 messages: vec![("user".to_owned(), content)],
                 ..Modelfile::default()
             };
