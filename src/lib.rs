@@ -32,6 +32,7 @@ pub mod cli;
 pub mod engine;
 pub mod eval;
 pub mod hardware;
+pub mod hub;
 pub mod settings;
 pub mod store;
 pub mod term;

@@ -1,9 +1,13 @@
 //! What the environment says; the only reader of environment variables.
 
+mod network;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use directories::{BaseDirs, ProjectDirs};
+
+pub use network::{hub_endpoint, hub_token, offline, proxy};
 
 /// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
 /// process that parses files which nobody vouches for.

@@ -29,6 +29,20 @@ impl Store {
     /// # Errors
     /// When the file has another length than `bytes`, or the store cannot be written. The file is then where it was.
     pub fn adopt(&self, file: &Path, digest: &Digest, bytes: u64) -> Result<PathBuf, StoreError> {
+        let synced = File::open(file).and_then(|handle| handle.sync_all());
+        synced.map_err(StoreError::io("cannot write", file))?;
+        self.adopt_grown(file, digest, bytes)
+    }
+
+    /// The same for a file that was written from its beginning to its end, which is not forced to the disk: after a power
+    /// cut it is short, so [`has`](Self::has) misses it and whoever fetched it fetches it again. Waiting for the disk
+    /// takes longer than many a download.
+    pub fn adopt_grown(
+        &self,
+        file: &Path,
+        digest: &Digest,
+        bytes: u64,
+    ) -> Result<PathBuf, StoreError> {
         let handle = File::open(file).map_err(StoreError::io("cannot read", file))?;
         let found = handle.metadata().map_err(StoreError::io("cannot read", file))?.len();
         if found != bytes {
@@ -37,7 +51,6 @@ impl Store {
             return Err(StoreError::Io { action: "cannot take", path: file.to_owned(), source });
         }
         make_read_only(&handle).map_err(StoreError::io("cannot write", file))?;
-        handle.sync_all().map_err(StoreError::io("cannot write", file))?;
         let path = self.blob_path(digest);
         let folder = self.blobs_folder();
         files::make_folder(&folder)?;

@@ -64,6 +64,9 @@ pub struct Source {
     pub host: Option<String>,
     /// The repository, the URL, the file or the name there.
     pub path: String,
+    /// What was asked for there, so that it can be asked for again: a name or an address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<String>,
     /// The commit of a hub's repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
