@@ -24,3 +24,4 @@ mod run;
 mod store;
 mod tokenizers;
 mod vulkan;
+mod web;

@@ -13,21 +13,27 @@ mod guessing;
 mod import;
 mod list;
 mod model;
+mod outdated;
 mod output;
 mod placement;
 mod prune;
+mod pull;
+mod push;
 mod quantize;
 mod reader;
+mod remote;
 mod reply;
 mod report;
 mod rerank;
 mod rm;
 mod run;
 mod sampling;
+mod search;
 mod show;
 mod steering;
 mod stored;
 mod synthesize;
+mod transfer;
 mod tune;
 
 use std::path::PathBuf;
@@ -60,12 +66,16 @@ enum Command {
     Convert(convert::Arguments),
     Quantize(quantize::Arguments),
     Show(show::Arguments),
+    Pull(pull::Arguments),
     List(list::Arguments),
     Import(import::Arguments),
     Create(create::Arguments),
     Cp(cp::Arguments),
     Rm(rm::Arguments),
     Prune(prune::Arguments),
+    Push(push::Arguments),
+    Search(search::Arguments),
+    Outdated(outdated::Arguments),
     Run(Box<run::Arguments>),
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
@@ -130,6 +140,10 @@ fn dispatch(mut command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Convert(arguments) => convert::run(&arguments, printer),
         Command::Quantize(arguments) => quantize::run(&arguments, printer),
         Command::Show(arguments) => show::run(&arguments, printer),
+        Command::Pull(arguments) => pull::run(&arguments, printer),
+        Command::Push(arguments) => push::run(&arguments, printer),
+        Command::Search(arguments) => search::run(&arguments, printer),
+        Command::Outdated(arguments) => outdated::run(&arguments, printer),
         Command::List(arguments) => list::run(&arguments, printer),
         Command::Import(arguments) => import::run(&arguments, printer),
         Command::Create(arguments) => create::run(&arguments, printer),

@@ -52,6 +52,11 @@ impl Progress {
         self.bar.set_message(message.to_owned());
     }
 
+    /// Sets how much there is to do, when that turns out on the way.
+    pub fn set_total(&self, total: u64) {
+        self.bar.set_length(total);
+    }
+
     /// Moves to `done` of the total; the bar appears only once the work has taken a moment.
     pub fn set(&mut self, done: u64) {
         if !self.drawn && !self.hidden && self.started.elapsed() >= QUIET_START {

@@ -1,0 +1,62 @@
+//! The network: servers of the tests' own, their faults, and what `nfl` makes of them.
+
+mod download;
+mod hub_server;
+mod kill;
+mod registry;
+mod repository;
+mod server;
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::fixture::{self, Ran};
+
+/// A home of its own for `nfl`, far from the user's tokens, mirrors and proxies.
+pub(crate) struct Home {
+    pub(crate) folder: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), environment: Vec::new() }
+    }
+
+    /// The same with a variable.
+    pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = fixture::command(arguments);
+        for name in ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH", "HF_ENDPOINT"] {
+            command.env_remove(name);
+        }
+        for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            command.env_remove(name);
+        }
+        command.env("NFL_HOME", self.folder.path()).env("HF_HOME", self.folder.path());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    pub(crate) fn nfl(&self, arguments: &[&str]) -> Ran {
+        let start = Instant::now();
+        let output = self.command(arguments).output().unwrap();
+        Ran {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            took: start.elapsed(),
+        }
+    }
+
+    /// How many models it has.
+    pub(crate) fn models(&self) -> usize {
+        let list = self.nfl(&["list", "--json"]).expect_success();
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        list.as_array().map_or_else(|| list["models"].as_array().unwrap().len(), Vec::len)
+    }
+}
