@@ -70,10 +70,13 @@ new_vulkan_headers() {
 # Debian 12's headers are too old. Those of Debian 13 are files of text that suit any loader: they are unpacked into our
 # cache, and nothing of the system is changed. apt checks their signature.
 newer_debian_headers() {
-  local cache=$1 keyring=/usr/share/keyrings/debian-archive-keyring.gpg options
+  local cache=$1 keyring=/usr/share/keyrings/debian-archive-keyring.gpg mirror options
   [ -f "$keyring" ] && have apt-get && have dpkg || return 1
+  # From where this system takes its own packages.
+  mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' | awk '$2 == "bookworm" || $2 == "stable" { print $1; exit }')
+  [ -n "$mirror" ] || return 1
   mkdir -p "$cache/lists/partial" "$cache/archives/partial"
-  echo "deb [signed-by=$keyring] http://deb.debian.org/debian trixie main" >"$cache/sources.list"
+  echo "deb [signed-by=$keyring] $mirror trixie main" >"$cache/sources.list"
   options=(-q -o "Dir::Etc::SourceList=$cache/sources.list" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$cache/lists" -o "Dir::Cache=$cache")
   say "this system's Vulkan headers are too old for ggml; unpacking Debian 13's into $cache"
