@@ -1,22 +1,25 @@
 //! How many connections to use: as many as make the whole faster, found by trying.
 //!
 //! One connection is best where it already fills the line or this machine (a server next door); where each connection is
-//! held back (by distance, or by the server), the sum grows with their number. So the number doubles as long as that
-//! pays, and what does not pay is taken back.
+//! held back (by distance, or by the server), the sum grows with their number. So the number is multiplied as long as
+//! that pays (1, 4, 16), and what does not pay is taken back.
 
 use std::time::{Duration, Instant};
 
 /// Bytes a second of one connection above which more of them only compete for this machine's own time.
 const FAST_BYTES_PER_SECOND: f64 = 300e6;
 
-/// How much faster twice the connections must be.
+/// How many times as many connections the next try has: large steps, because every step takes time at a low speed.
+const STEP: usize = 4;
+
+/// How much faster [`STEP`] times the connections must be.
 const GAIN: f64 = 1.2;
 
 /// How long connections get to come up to speed, and then are measured.
-const WARM_UP: Duration = Duration::from_millis(250);
-const MEASURE: Duration = Duration::from_millis(350);
+const WARM_UP: Duration = Duration::from_millis(200);
+const MEASURE: Duration = Duration::from_millis(300);
 
-/// After a doubling that did not pay, how long until the next try.
+/// After a step that did not pay, how long until the next try.
 const REST: Duration = Duration::from_secs(20);
 
 /// The number of connections, and the experiment that finds it.
@@ -24,8 +27,8 @@ const REST: Duration = Duration::from_secs(20);
 pub(super) struct Lanes {
     count: usize,
     max: usize,
-    /// Speed of the number before this one; 0 at the beginning.
-    before: f64,
+    /// The number before this one and its speed; 0 at the beginning.
+    before: (usize, f64),
     /// When this number was set; the measurement begins [`WARM_UP`] later.
     since: Instant,
     /// Bytes at the beginning of the measurement.
@@ -37,7 +40,15 @@ pub(super) struct Lanes {
 impl Lanes {
     /// Begins with one.
     pub(super) fn new(max: usize, now: Instant) -> Self {
-        Self { count: 1, max, before: 0.0, since: now, from: None, rest_until: None, speed: 0.0 }
+        Self {
+            count: 1,
+            max,
+            before: (1, 0.0),
+            since: now,
+            from: None,
+            rest_until: None,
+            speed: 0.0,
+        }
     }
 
     /// How many connections to use now.
@@ -58,7 +69,7 @@ impl Lanes {
             }
             self.rest_until = None;
             self.restart(now);
-            self.before = 0.0;
+            self.before.1 = 0.0;
         }
         if now.duration_since(self.since) < WARM_UP {
             return;
@@ -69,14 +80,14 @@ impl Lanes {
             return;
         }
         self.speed = bytes.saturating_sub(at_start) as f64 / elapsed.as_secs_f64();
-        let pays = self.speed > self.before * GAIN;
-        if !pays && self.before > 0.0 {
-            // Twice as many were not faster: go back, and leave it so for a while.
-            self.count = (self.count / 2).max(1);
+        let pays = self.speed > self.before.1 * GAIN;
+        if !pays && self.before.1 > 0.0 {
+            // More were not faster: go back, and leave it so for a while.
+            self.count = self.before.0;
             self.rest_until = Some(now + REST);
         } else if self.count < self.max && self.speed_of_one() < FAST_BYTES_PER_SECOND {
-            self.before = self.speed;
-            self.count = (self.count * 2).min(self.max);
+            self.before = (self.count, self.speed);
+            self.count = (self.count * STEP).min(self.max);
             self.restart(now);
         } else {
             self.rest_until = Some(now + REST);
@@ -87,6 +98,7 @@ impl Lanes {
     pub(super) fn yield_to_server(&mut self, now: Instant) {
         self.count = (self.count / 2).max(1);
         self.max = self.count;
+        self.before = (self.count, 0.0);
         self.restart(now);
     }
 
@@ -120,7 +132,9 @@ mod tests {
     #[test]
     fn connections_that_are_held_back_one_by_one_become_many() {
         assert_eq!(settle(20e6, 1e12, 5), 16);
-        assert_eq!(settle(5e6, 42e6, 10), 8);
+        assert_eq!(settle(20e6, 1e12, 2), 16);
+        assert_eq!(settle(5e6, 42e6, 10), 16);
+        assert_eq!(settle(5e6, 22e6, 10), 4);
     }
 
     #[test]
