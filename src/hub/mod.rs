@@ -69,13 +69,13 @@ impl Hub {
     /// Ways to other machines; none when `offline`.
     ///
     /// # Errors
-    /// When the system's certificates, the proxies of the environment or a thread cannot be had.
+    /// When the system's means of waiting for connections cannot be had.
     pub fn new(offline: bool) -> Result<Self, HubError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| HubError::Setup(error.to_string()))?;
-        Ok(Self { network: Network::new(offline)?, runtime, limits: Limits::default() })
+        Ok(Self { network: Network::new(offline), runtime, limits: Limits::default() })
     }
 
     /// The same with other limits.

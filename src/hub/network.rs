@@ -8,11 +8,12 @@
 //! - `--offline` cuts every connection here.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
-use reqwest::{Client, Method, Proxy, Request, Response, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, Method, Proxy, Request, Response, StatusCode, Url};
 
 use super::address::{Reach, Zone};
 use super::error::HubError;
@@ -37,11 +38,12 @@ const REACHES: [Reach; 5] = [
     Reach::SentFrom(Zone::Special),
 ];
 
-/// The clients, one for each reach, and one for what goes through a proxy (which resolves names itself).
+/// The clients, one for each reach, and one for what goes through a proxy (which resolves names itself). Each is made when
+/// it is first needed, because each reads the system's certificates.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
-    clients: Vec<Client>,
-    proxied: Client,
+    clients: Arc<[OnceLock<Client>; REACHES.len()]>,
+    proxied: Arc<OnceLock<Client>>,
     offline: bool,
 }
 
@@ -99,32 +101,29 @@ impl Route {
 
 impl Network {
     /// Ways to other machines, none when `offline`.
-    ///
-    /// # Errors
-    /// When the system's certificates or the proxies of the environment cannot be used.
-    pub(crate) fn new(offline: bool) -> Result<Self, HubError> {
+    pub(crate) fn new(offline: bool) -> Self {
         // It fails when a provider is installed already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let make = |builder: reqwest::ClientBuilder| {
-            builder
-                .redirect(reqwest::redirect::Policy::none())
-                .referer(false)
-                .user_agent(concat!("nfl/", env!("CARGO_PKG_VERSION")))
-                .default_headers(HeaderMap::from_iter([(
-                    ACCEPT_ENCODING,
-                    HeaderValue::from_static("identity"),
-                )]))
-                .connect_timeout(CONNECT_TIME_MAX)
-                .tcp_keepalive(Duration::from_secs(20))
-                .retry(reqwest::retry::never())
-                .build()
-                .map_err(|error| HubError::Setup(causes(&error)))
-        };
-        let direct = |reach| make(Client::builder().no_proxy().dns_resolver(Within(reach)));
-        let clients = REACHES.into_iter().map(direct).collect::<Result<_, _>>()?;
+        Self { clients: Arc::default(), proxied: Arc::default(), offline }
+    }
+
+    /// The client that connects directly, to what is within `reach`.
+    ///
+    /// # Errors
+    /// When the system's certificates cannot be used.
+    fn direct(&self, reach: Reach) -> Result<&Client, HubError> {
+        let index = REACHES.iter().position(|other| *other == reach);
+        let place = &self.clients[index.expect("every reach has a client")];
+        made(place, || Client::builder().no_proxy().dns_resolver(Within(reach)))
+    }
+
+    /// The client that connects through the proxies of the environment.
+    ///
+    /// # Errors
+    /// When the system's certificates or the proxies cannot be used.
+    fn proxied(&self) -> Result<&Client, HubError> {
         let choose = |url: &Url| settings::proxy(url.scheme(), url.host_str()?);
-        let proxied = make(Client::builder().proxy(Proxy::custom(choose)))?;
-        Ok(Self { clients, proxied, offline })
+        made(&self.proxied, || Client::builder().proxy(Proxy::custom(choose)))
     }
 
     /// Whether connections are cut.
@@ -180,12 +179,7 @@ impl Network {
         }
         let host = route.url.host_str().unwrap_or_default();
         let is_proxied = settings::proxy(route.url.scheme(), host).is_some();
-        let client = if is_proxied {
-            &self.proxied
-        } else {
-            let index = REACHES.iter().position(|reach| *reach == route.reach);
-            &self.clients[index.expect("every reach has a client")]
-        };
+        let client = if is_proxied { self.proxied()? } else { self.direct(route.reach)? };
         let response =
             client.execute(request).await.map_err(|error| unreachable(&route.url, &error))?;
         // Through a proxy the address is the proxy's; what it leads to is public, as far as we know.
@@ -236,6 +230,28 @@ impl Resolve for Within {
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
+}
+
+/// The client in `place`, made now when it is not there yet.
+fn made(
+    place: &OnceLock<Client>,
+    builder: impl FnOnce() -> ClientBuilder,
+) -> Result<&Client, HubError> {
+    if let Some(client) = place.get() {
+        return Ok(client);
+    }
+    let identity = (ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    let client = builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .referer(false)
+        .user_agent(concat!("nfl/", env!("CARGO_PKG_VERSION")))
+        .default_headers(HeaderMap::from_iter([identity]))
+        .connect_timeout(CONNECT_TIME_MAX)
+        .tcp_keepalive(Duration::from_secs(20))
+        .retry(reqwest::retry::never())
+        .build()
+        .map_err(|error| HubError::Setup(causes(&error)))?;
+    Ok(place.get_or_init(|| client))
 }
 
 /// The address that a URL names by number.
