@@ -131,7 +131,10 @@ impl Flow {
             match troubled {
                 None => {}
                 Some(Trouble::Changed(how)) => return Ok(Outcome::Changed(how)),
-                Some(Trouble::Final(error) | Trouble::Expired(error)) => return Err(error.into()),
+                Some(Trouble::Final(error) | Trouble::Expired(error)) => {
+                    self.close()?;
+                    return Err(error.into());
+                }
                 Some(Trouble::Again { reason, pause, busy }) => self.pause(reason, pause, busy)?,
             }
             if self.meter.stopped() {
@@ -291,10 +294,12 @@ impl Flow {
             if known < bytes.len() as u64 {
                 bytes.advance(known as usize);
                 self.handed += bytes.len() as u64;
-                let sink = self.sink.as_ref().expect("an answer comes before its bytes");
-                if !sink.push(bytes).await {
+                let sink = self.sink.as_mut().expect("an answer comes before its bytes");
+                let pushed = sink.push(bytes).await;
+                if !matches!(pushed, Ok(true)) {
                     self.close()?;
-                    return Err(DownloadError::Write(std::io::Error::other("nothing was written")));
+                    let died = || std::io::Error::other("the hashing thread ended");
+                    return Err(DownloadError::Write(pushed.err().unwrap_or_else(died)));
                 }
             }
             let ready =
@@ -315,6 +320,9 @@ impl Flow {
             self.meter.set_note(None);
         }
         self.hurry(now);
+        if let Some(sink) = &mut self.sink {
+            sink.flush();
+        }
         // A server that sends a byte now and then never stalls; it is as good as gone.
         let slow = self.limits.stall * 3;
         if self.received - self.heard.1 >= PROGRESS_BYTES || self.parts.is_empty() {

@@ -1,6 +1,6 @@
 //! What is known of an unfinished download, so that the next process goes on exactly where this one was killed.
 //!
-//! The file itself only ever grows, in order, and the hash goes with it: a record is the number of bytes that are written
+//! The file itself only ever grows, in order, and the hash follows it: a record is the number of bytes that are written
 //! and hashed, and the state of the hash after them. Records are written into two slots in turn, each with a checksum;
 //! a kill in the middle of a write costs that record and leaves the one before. What lies in the file behind the
 //! recorded bytes is cut off.

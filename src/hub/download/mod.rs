@@ -44,8 +44,8 @@ use sink::Work;
 /// How often a file may turn out to have changed on the server while it is fetched.
 const CHANGES_MAX: u32 = 3;
 
-/// Reports that may wait for the flow.
-const REPORTS_MAX: usize = 16;
+/// Reports that may wait for the flow: few, so that bytes are written while they are still in the processor's cache.
+const REPORTS_MAX: usize = 2;
 
 /// What is wanted, and what it must be.
 #[derive(Debug, Clone)]

@@ -1,10 +1,12 @@
-//! The end of the pipe: bytes in order become a file, a hash and a journal, in a thread of their own.
+//! The end of the pipe: bytes in order become a file, a hash and a journal.
+//!
+//! Whoever hands bytes on writes them at once, while they are still in the processor's cache; a thread of its own hashes
+//! the same memory and keeps the journal. So the file is always at least as long as the journal says.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sha2::Digest as _;
@@ -13,25 +15,29 @@ use tokio::sync::mpsc;
 use super::journal::{Hashed, Journal};
 use super::meter::Meter;
 
-/// Pieces that may wait to be hashed and written.
-const QUEUE_PIECES: usize = 48;
+/// How much is hashed in one go, and then recorded: enough that waking the thread costs nothing, and that the system
+/// finds both threads at work long enough to give each a processor of its own.
+const BATCH_BYTES: usize = 4 << 20;
 
-/// How much may be written between two records; a kill costs at most this.
-const RECORD_BYTES: u64 = 4 << 20;
-
-/// How long may pass between two records.
-const RECORD_TIME: Duration = Duration::from_millis(200);
+/// Batches that may wait to be hashed; a kill costs these and no more.
+const QUEUE_BATCHES: usize = 4;
 
 /// Takes bytes in order.
 #[derive(Debug)]
 pub(super) struct Sink {
-    sender: mpsc::Sender<Bytes>,
-    thread: JoinHandle<io::Result<Hashed>>,
+    /// Stands where the next byte belongs.
+    file: File,
+    /// What is written and not yet handed to the thread.
+    batch: Vec<Bytes>,
+    batch_bytes: usize,
+    sender: mpsc::Sender<Vec<Bytes>>,
+    thread: JoinHandle<io::Result<Hasher>>,
 }
 
-/// What the thread works on.
+/// What a download works on.
 #[derive(Debug)]
 pub(super) struct Work {
+    /// Stands behind the bytes that are hashed, and ends there.
     pub(super) file: File,
     pub(super) journal: Journal,
     pub(super) hashed: Hashed,
@@ -43,47 +49,82 @@ pub(super) struct Work {
 impl Sink {
     /// Starts the thread.
     pub(super) fn start(work: Work) -> io::Result<Self> {
-        let (sender, receiver) = mpsc::channel(QUEUE_PIECES);
+        let Work { file, journal, hashed, total, etag, meter } = work;
+        let mut hasher = Hasher { journal, hashed, total, etag, meter };
+        // A record before the first byte: what was kept of an earlier run may have been cut off.
+        hasher.record()?;
+        let (sender, receiver) = mpsc::channel(QUEUE_BATCHES);
         let builder = std::thread::Builder::new().name("nfl-hash".to_owned());
-        let thread = builder.spawn(move || work.run(receiver))?;
-        Ok(Self { sender, thread })
+        let thread = builder.spawn(move || hasher.run(receiver))?;
+        Ok(Self { file, batch: Vec::new(), batch_bytes: 0, sender, thread })
     }
 
-    /// Hands on the next bytes; false when the thread has failed, which [`Sink::finish`] then explains.
-    pub(super) async fn push(&self, bytes: Bytes) -> bool {
-        self.sender.send(bytes).await.is_ok()
+    /// Writes the next bytes and hands them on; false when the thread has failed, which [`Sink::finish`] then explains.
+    ///
+    /// # Errors
+    /// When the bytes cannot be written; what came before them is kept.
+    pub(super) async fn push(&mut self, bytes: Bytes) -> io::Result<bool> {
+        self.file.write_all(&bytes)?;
+        self.batch_bytes += bytes.len();
+        self.batch.push(bytes);
+        if self.batch_bytes < BATCH_BYTES {
+            return Ok(true);
+        }
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        Ok(self.sender.send(batch).await.is_ok())
     }
 
-    /// Whether bytes come faster than they are hashed and written.
+    /// Hands on what is there, so that a slow line's bytes are recorded, too; does nothing while the thread is behind.
+    pub(super) fn flush(&mut self) {
+        if self.batch_bytes > 0
+            && let Ok(place) = self.sender.try_reserve()
+        {
+            self.batch_bytes = 0;
+            place.send(std::mem::take(&mut self.batch));
+        }
+    }
+
+    /// Whether bytes come faster than they are hashed.
     pub(super) fn is_behind(&self) -> bool {
-        self.sender.capacity() < QUEUE_PIECES / 2
+        self.sender.capacity() < QUEUE_BATCHES / 2
     }
 
-    /// Waits until everything is written; returns the hash.
+    /// Waits until everything is hashed; returns the hash.
     pub(super) fn finish(self) -> io::Result<Hashed> {
         drop(self.sender);
-        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("the writing thread died")))
+        let died = |_| Err(io::Error::other("the hashing thread died"));
+        let mut hasher = self.thread.join().unwrap_or_else(died)?;
+        hasher.take(&self.batch)?;
+        Ok(hasher.hashed)
     }
 }
 
-impl Work {
-    fn run(mut self, mut receiver: mpsc::Receiver<Bytes>) -> io::Result<Hashed> {
-        let mut recorded = (self.hashed.bytes, Instant::now());
-        // A record before the first byte: what was kept of an earlier run may have been cut off.
-        self.record()?;
-        while let Some(bytes) = receiver.blocking_recv() {
-            self.hashed.hash.update(&bytes);
-            self.file.write_all(&bytes)?;
+/// What the thread works on: the bytes that it gets are written already.
+#[derive(Debug)]
+struct Hasher {
+    journal: Journal,
+    hashed: Hashed,
+    total: Option<u64>,
+    etag: Option<String>,
+    meter: Arc<Meter>,
+}
+
+impl Hasher {
+    fn run(mut self, mut receiver: mpsc::Receiver<Vec<Bytes>>) -> io::Result<Self> {
+        while let Some(batch) = receiver.blocking_recv() {
+            self.take(&batch)?;
+        }
+        Ok(self)
+    }
+
+    fn take(&mut self, batch: &[Bytes]) -> io::Result<()> {
+        for bytes in batch {
+            self.hashed.hash.update(bytes);
             self.hashed.bytes += bytes.len() as u64;
             self.meter.set_done(self.hashed.bytes);
-            let since = self.hashed.bytes - recorded.0;
-            if since >= RECORD_BYTES || recorded.1.elapsed() >= RECORD_TIME {
-                self.record()?;
-                recorded = (self.hashed.bytes, Instant::now());
-            }
         }
-        self.record()?;
-        Ok(self.hashed)
+        self.record()
     }
 
     fn record(&mut self) -> io::Result<()> {
