@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use nfl_models::Hint;
 
-use crate::term::{PrintError, interrupt};
+use crate::term::{PrintError, Printer, interrupt};
 
 /// What a command hands to `main` when it cannot finish.
 #[derive(Debug)]
@@ -26,6 +26,15 @@ impl Failure {
     /// A command that was given wrong arguments.
     pub(super) fn usage(message: impl Display, hint: &str) -> Self {
         Self { message: message.to_string(), hint: Some(hint.to_owned()), status: 2 }
+    }
+
+    /// What several pieces of work ended with: all but the last are said here, the last one ends the command.
+    pub(super) fn last_of(mut failures: Vec<Self>, printer: &Printer) -> Result<(), Self> {
+        let last = failures.pop();
+        for failure in failures {
+            printer.error(&failure.message, failure.hint.as_deref());
+        }
+        last.map_or(Ok(()), Err)
     }
 
     /// Work that the person stopped.

@@ -9,6 +9,7 @@ use nfl_models::{Footprint, Level};
 use serde_json::json;
 
 use super::failure::Failure;
+use super::loading;
 use super::placement::{Asking, Here, PlacementArguments, with_usable_prediction};
 use crate::engine::plan::{
     ComputeSource, Gpu, Machine, MainMemory, Plan, plan, plan_with_draft, this_machine,
@@ -97,8 +98,7 @@ fn plans_of(
     draft: Option<&Model>,
     arguments: &Arguments,
 ) -> Result<(Plan, Option<Plan>), Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+    let program = loading::program()?;
     let is_described = !arguments.gpu.is_empty() || arguments.ram.is_some();
     let machine =
         if is_described { described(arguments, &program) } else { this_machine(&program) };

@@ -12,6 +12,7 @@ mod fit;
 mod guessing;
 mod import;
 mod list;
+mod loading;
 mod model;
 mod outdated;
 mod output;

@@ -114,11 +114,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     if arguments.dry_run {
         tell_plans(arguments, &planned, printer)?;
     }
-    let last = failures.pop();
-    for failure in failures {
-        printer.error(&failure.message, failure.hint.as_deref());
-    }
-    last.map_or(Ok(()), Err)
+    Failure::last_of(failures, printer)
 }
 
 /// Plans an order and carries the plan out, up to what only the main thread does.

@@ -49,11 +49,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
             Err(failure) => failures.push(failure),
         }
     }
-    let last = failures.pop();
-    for failure in failures {
-        printer.error(&failure.message, failure.hint.as_deref());
-    }
-    last.map_or(Ok(()), Err)
+    Failure::last_of(failures, printer)
 }
 
 fn send(

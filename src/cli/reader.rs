@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::failure::Failure;
+use super::loading;
 use super::placement::PlacementArguments;
 use crate::engine::embedding::{EmbeddingOptions, EmbeddingRequest, Embeddings, Passage, Pooling};
 use crate::engine::process::{Engine, EngineError};
@@ -50,24 +51,10 @@ impl<'a> Reader<'a> {
         placement: &PlacementArguments,
         printer: &'a Printer,
     ) -> Result<Self, Failure> {
-        let program = std::env::current_exe()
-            .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+        let program = loading::program()?;
         let (request, planned) = placement.request_reader(file, &program)?;
-        let mut progress = Progress::permille(printer);
-        progress.message("loading");
-        let engine = Engine::start(&program, &request, &mut |share| {
-            progress.set((share * 1000.0) as u64);
-            if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        drop(progress);
-        if interrupt::requested() {
-            return Err(Failure::interrupted());
-        }
-        let engine = engine?;
-        let planned = planned.iter().flat_map(|planned| &planned.plan.warnings);
-        for warning in engine.info().warnings.iter().chain(planned) {
-            printer.warn(warning);
-        }
+        let engine = loading::load(printer, |told| Engine::start(&program, &request, told))?;
+        loading::warn(printer, engine.info(), planned.as_ref());
         Ok(Self { engine, printer })
     }
 

@@ -11,6 +11,7 @@ use super::constraint::ConstraintArguments;
 use super::failure::Failure;
 use super::fit;
 use super::guessing::GuessingArguments;
+use super::loading;
 use super::model;
 use super::placement::{PlacementArguments, Planned};
 use super::reply::{self, Thoughts};
@@ -169,31 +170,15 @@ fn piped_prompt() -> Result<String, Failure> {
 }
 
 fn load(arguments: &Arguments, printer: &Printer) -> Result<Responder, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+    let program = loading::program()?;
     let file = &arguments.carried.model;
     let guessers = arguments.guessing.guessers(file)?;
     let (request, planned) = arguments.placement.request(file, guessers, &program)?;
     let states = if arguments.keep_state { Some(states()?) } else { None };
     let request = LoadRequest { states, readable: arguments.steering.files(), ..request };
-    let mut progress = Progress::permille(printer);
-    progress.message("loading");
-    let responder = Responder::start(&program, &request, &mut |share| {
-        progress.set((share * 1000.0) as u64);
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    drop(progress);
-    if interrupt::requested() {
-        return Err(Failure::interrupted());
-    }
-    let mut responder = responder?;
+    let mut responder = loading::load(printer, |told| Responder::start(&program, &request, told))?;
     use_template(&mut responder, arguments, printer)?;
-    for warning in &responder.info().warnings {
-        printer.warn(warning);
-    }
-    for warning in planned.iter().flat_map(|planned| &planned.plan.warnings) {
-        printer.warn(warning);
-    }
+    loading::warn(printer, responder.info(), planned.as_ref());
     if arguments.verbose {
         report_plan(planned.as_ref(), printer);
         report_load(&responder, printer);

@@ -9,6 +9,7 @@ use nfl_models::gguf::Gguf;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::loading;
 use super::placement::{Asking, Here};
 use crate::engine::frames::{Generation, Prompt};
 use crate::engine::options::{ContextOptions, LoadMode, LoadRequest, ModelOptions};
@@ -71,8 +72,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+    let program = loading::program()?;
     let footprint = Footprint::of(&Gguf::open(&arguments.file)?)?.without_prediction();
     let machine = this_machine(&program);
     let here = Here {

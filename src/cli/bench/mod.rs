@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser};
 
 use super::failure::Failure;
+use super::loading;
 use super::model;
 use super::placement::PlacementArguments;
 use crate::engine::options::SEQUENCES_MAX;
@@ -139,26 +140,12 @@ fn asked(arguments: &Arguments, files: &[PathBuf]) -> Result<Vec<Asked>, Failure
 }
 
 fn start(side: &Asked, workload: &Workload, printer: &Printer) -> Result<Side, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+    let program = loading::program()?;
     let (room, sequences) = (workload.context_tokens(), workload.sequences());
     let (request, planned) =
         side.placement.request_with_room(&side.file, &program, room, sequences)?;
-    let mut progress = Progress::permille(printer);
-    progress.message("loading");
-    let started = Side::start(&program, request, &mut |share| {
-        progress.set((share * 1000.0) as u64);
-        if interrupt::requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    drop(progress);
-    if interrupt::requested() {
-        return Err(Failure::interrupted());
-    }
-    let started = started?;
-    let planned = planned.iter().flat_map(|planned| &planned.plan.warnings);
-    for warning in started.info().warnings.iter().chain(planned) {
-        printer.warn(warning);
-    }
+    let started = loading::load(printer, |told| Side::start(&program, request, told))?;
+    loading::warn(printer, started.info(), planned.as_ref());
     Ok(started)
 }
 

@@ -10,6 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::failure::Failure;
+use super::loading;
 use crate::term::{Printer, neutral, table};
 use facts::Facts;
 use findings::{Finding, findings};
@@ -41,8 +42,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
             hint,
         ));
     }
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("the path of nfl itself: {error}"), None))?;
+    let program = loading::program()?;
     let facts = Facts::gather(&program, &arguments.path);
     let findings = findings(&facts);
     if arguments.json {
