@@ -1,9 +1,13 @@
 //! A conversation in, a stream of events out: what every front end speaks, and nothing but this.
 
 pub mod event;
+pub mod form;
 pub mod request;
 pub mod responder;
+pub mod tools;
 
-pub use event::Event;
+pub use event::{Event, TokenChance, TokenChances};
+pub use form::{Effort, Format, Think};
 pub use request::{Input, Message, Request, RequestError, Role};
 pub use responder::{ChatError, Responder};
+pub use tools::{Choice, Tool, ToolCall, Tools};

@@ -1,7 +1,11 @@
 //! A request: what is asked, and the one place where it is validated.
 
 use nfl_models::Hint;
+use serde_json::{Map, Value};
 use thiserror::Error;
+
+use super::form::{Format, Think};
+use super::tools::{ToolCall, Tools};
 
 use crate::engine::llama::TOP_LOGPROBS_MAX;
 use crate::engine::options::{
@@ -18,6 +22,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
+    /// A tool, with the result of a call.
+    Tool,
 }
 
 impl Role {
@@ -27,31 +33,60 @@ impl Role {
             Self::System => "system",
             Self::User => "user",
             Self::Assistant => "assistant",
+            Self::Tool => "tool",
+        }
+    }
+
+    /// The role of a name that chat templates know; `developer` is the newer name for `system`.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "system" | "developer" => Some(Self::System),
+            "user" => Some(Self::User),
+            "assistant" => Some(Self::Assistant),
+            "tool" | "function" => Some(Self::Tool),
+            _ => None,
         }
     }
 }
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said.
     pub content: String,
+    /// What the model thought before it spoke; empty when nothing is known of it.
+    pub thinking: String,
+    /// The tools that the model called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Of a tool's result: the tool's name, when it is known.
+    pub tool_name: Option<String>,
+    /// Of a tool's result: the call that it answers.
+    pub tool_call_id: Option<String>,
 }
 
 impl Message {
     /// A turn of `role`.
     pub fn new(role: Role, content: impl Into<String>) -> Self {
-        Self { role, content: content.into() }
+        Self {
+            role,
+            content: content.into(),
+            thinking: String::new(),
+            tool_calls: Vec::new(),
+            tool_name: None,
+            tool_call_id: None,
+        }
     }
 }
 
 /// What the model is to answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// A text to continue as it stands; no template.
     Text(String),
+    /// Tokens to continue as they stand.
+    Tokens(Vec<i32>),
     /// A conversation to answer, put into the model's own form by its chat template.
     Conversation(Vec<Message>),
     /// A gap in a text to fill.
@@ -75,6 +110,11 @@ pub struct Request {
     pub(super) speculation: Speculation,
     pub(super) steering: Steering,
     pub(super) logprobs: Option<u32>,
+    pub(super) tools: Tools,
+    pub(super) format: Format,
+    pub(super) think: Think,
+    pub(super) template_variables: Map<String, Value>,
+    pub(super) client: u64,
 }
 
 /// Why a request was refused.
@@ -95,6 +135,12 @@ pub enum RequestError {
     /// More of the likeliest tokens than are told.
     #[error("logprobs: {0} tokens, {TOP_LOGPROBS_MAX} are the most")]
     Logprobs(u32),
+    /// Tools that contradict themselves or the rest of the request.
+    #[error("tools: {0}")]
+    Tools(String),
+    /// A form of the reply that cannot be enforced.
+    #[error("format: {0}")]
+    Format(String),
 }
 
 impl Hint for RequestError {
@@ -109,6 +155,8 @@ impl Hint for RequestError {
             Self::Logprobs(_) => {
                 Some("ask for fewer; 0 tells of the chosen token alone".to_owned())
             }
+            Self::Tools(_) => Some("see that the choice names a tool on offer".to_owned()),
+            Self::Format(_) => Some("ask for a form that can be enforced".to_owned()),
         }
     }
 }
@@ -147,7 +195,55 @@ impl Request {
             speculation: Speculation::Off,
             steering: Steering::default(),
             logprobs: None,
+            tools: Tools::default(),
+            format: Format::Text,
+            think: Think::Default,
+            template_variables: Map::new(),
+            client: 0,
         })
+    }
+
+    /// The same request, with tools that the model may call.
+    ///
+    /// # Errors
+    /// [`RequestError::Tools`] when they contradict themselves.
+    pub fn tools(self, tools: Tools) -> Result<Self, RequestError> {
+        tools.check()?;
+        Ok(Self { tools, ..self })
+    }
+
+    /// The same request, for a reply of a certain form. What the model thinks before it is free.
+    ///
+    /// # Errors
+    /// [`RequestError::Format`] when a grammar stands in the sampling too.
+    pub fn format(self, format: Format) -> Result<Self, RequestError> {
+        if format != Format::Text && self.sampling.constraint.is_some() {
+            return Err(RequestError::Format("there is a grammar already".to_owned()));
+        }
+        Ok(Self { format, ..self })
+    }
+
+    /// The same request, with a wish about thinking.
+    #[must_use]
+    pub fn think(self, think: Think) -> Self {
+        Self { think, ..self }
+    }
+
+    /// The same request, with further variables for the chat template.
+    #[must_use]
+    pub fn template_variables(self, template_variables: Map<String, Value>) -> Self {
+        Self { template_variables, ..self }
+    }
+
+    /// The same request, from a client: requests of one wait for each other before they wait for those of another.
+    #[must_use]
+    pub fn client(self, client: u64) -> Self {
+        Self { client, ..self }
+    }
+
+    /// Whether the model is to be asked for anything but a continuation of a text.
+    pub fn is_conversation(&self) -> bool {
+        matches!(self.input, Input::Conversation(_))
     }
 
     /// The same request, going on when the model wants to end (`yes`): for measurements.

@@ -1,25 +1,31 @@
 //! A loaded model that answers: the engine, the model's chat template and its own sampling defaults.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use nfl_models::Hint;
 use nfl_models::gguf::{Gguf, GgufError, Metadata};
 use nfl_models::template::{self, ChatTemplate, Clock, Conversation, TemplateError};
 use thiserror::Error;
 
-use super::event::Event;
+use super::event::{Event, TokenChance, TokenChances};
 use super::request::{Input, Message, Request, RequestError};
 use crate::engine::frames::{self, Done, Generation, LoadInfo, Prompt};
+use crate::engine::llama::Logprobs;
 use crate::engine::options::{LoadRequest, Sampling};
-use crate::engine::process::{CancelHandle, Engine, EngineError};
+use crate::engine::process::{Engine, EngineError};
+use crate::engine::runner::{Cancel, Runner};
 
-/// Answers requests with one loaded model.
+/// Answers requests with one loaded model. Any number of threads may ask at the same time.
 #[derive(Debug)]
 pub struct Responder {
-    engine: Engine,
+    runner: Box<dyn Runner>,
     template: Option<ChatTemplate>,
     sampling: Sampling,
+    /// The bytes of tokens that were asked for, by number.
+    pieces: Mutex<HashMap<i32, Vec<u8>>>,
 }
 
 /// Why there is no reply.
@@ -69,17 +75,26 @@ impl Responder {
         let sampling = sampling_of(file.metadata());
         drop(file);
         let engine = Engine::start(program, load, on_progress)?;
-        Ok(Self { engine, template, sampling })
+        Ok(Self::with(Box::new(engine), template, sampling))
+    }
+
+    /// Answers with what runs a model already.
+    pub fn with(
+        runner: Box<dyn Runner>,
+        template: Option<ChatTemplate>,
+        sampling: Sampling,
+    ) -> Self {
+        Self { runner, template, sampling, pieces: Mutex::default() }
     }
 
     /// What was loaded.
     pub fn info(&self) -> &LoadInfo {
-        self.engine.info()
+        self.runner.info()
     }
 
-    /// The engine, for what is not a reply.
-    pub fn engine(&mut self) -> &mut Engine {
-        &mut self.engine
+    /// What runs the model, for what is not a reply.
+    pub fn runner(&self) -> &dyn Runner {
+        &*self.runner
     }
 
     /// Whether the model answers conversations.
@@ -98,27 +113,22 @@ impl Responder {
         &self.sampling
     }
 
-    /// Stops a reply from another thread.
-    pub fn cancel_handle(&self) -> CancelHandle {
-        self.engine.cancel_handle()
-    }
-
     /// Unloads the model. What was computed is saved when the load request names a place for it.
     pub fn unload(self) -> Result<(), ChatError> {
-        self.engine.unload()?;
-        Ok(())
+        Ok(self.runner.unload()?)
     }
 
     /// Starts a fresh worker after the last one died.
     pub fn restart(&mut self) -> Result<(), ChatError> {
-        Ok(self.engine.restart(&mut |_| ControlFlow::Continue(()))?)
+        Ok(self.runner.restart()?)
     }
 
     /// Answers a request; events arrive as they happen, the last one is [`Event::Done`]. Returning
-    /// [`ControlFlow::Break`] stops the reply.
+    /// [`ControlFlow::Break`] stops the reply, as `cancel` does from another thread.
     pub fn reply(
-        &mut self,
+        &self,
         request: &Request,
+        cancel: &Cancel,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Done, ChatError> {
         let generation = Generation {
@@ -132,15 +142,19 @@ impl Responder {
             speculation: request.speculation,
             logprobs: request.logprobs,
             steering: request.steering.clone(),
-            client: 0,
+            client: request.client,
         };
-        let done = self.engine.generate(&generation, &mut |event| match event {
+        let done = self.runner.generate(&generation, cancel, &mut |event| match event {
             frames::Event::Progress(share) => on_event(Event::Reading(share)),
+            frames::Event::PromptDone { tokens, cached_tokens, .. } => {
+                on_event(Event::Read { tokens, cached_tokens })
+            }
             frames::Event::Token { id, text, logprobs } => {
-                if let (Some(id), Some(logprobs)) = (id, logprobs)
-                    && on_event(Event::Token { id, logprobs }).is_break()
-                {
-                    return ControlFlow::Break(());
+                if let (Some(id), Some(logprobs)) = (id, logprobs) {
+                    let Ok(chances) = self.chances(id, &logprobs) else {
+                        return ControlFlow::Break(());
+                    };
+                    on_event(Event::Token(Box::new(chances)))?;
                 }
                 if text.is_empty() {
                     ControlFlow::Continue(())
@@ -155,11 +169,35 @@ impl Responder {
         Ok(done)
     }
 
+    /// What the model thought of a token, with the bytes of all tokens that are named.
+    fn chances(&self, id: i32, logprobs: &Logprobs) -> Result<TokenChances, EngineError> {
+        let chance = |id: i32, logprob: f32| -> Result<TokenChance, EngineError> {
+            Ok(TokenChance { id, bytes: self.piece(id)?, logprob })
+        };
+        let top = logprobs.top.iter().map(|(id, logprob)| chance(*id, *logprob));
+        Ok(TokenChances {
+            chosen: chance(id, logprobs.logprob)?,
+            top: top.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The bytes of a token.
+    pub fn piece(&self, id: i32) -> Result<Vec<u8>, EngineError> {
+        let pieces = || self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = pieces().get(&id) {
+            return Ok(known.clone());
+        }
+        let bytes = self.runner.detokenize(&[id], true)?;
+        pieces().insert(id, bytes.clone());
+        Ok(bytes)
+    }
+
     fn prompt(&self, input: &Input) -> Result<Prompt, ChatError> {
         match input {
             Input::Text(text) => {
                 Ok(Prompt::Text { text: text.clone(), add_special: true, parse_special: false })
             }
+            Input::Tokens(tokens) => Ok(Prompt::Tokens(tokens.clone())),
             Input::Infill { prefix, suffix } => {
                 Ok(Prompt::Infill { prefix: prefix.clone(), suffix: suffix.clone() })
             }

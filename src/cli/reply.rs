@@ -1,85 +1,53 @@
 //! What `nfl run` says of a reply beside its text: the probabilities of its tokens, and all of it as JSON.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 
-use super::failure::Failure;
-use crate::chat::Responder;
+use crate::chat::{TokenChance, TokenChances};
 use crate::engine::frames::{Done, Reason};
-use crate::engine::llama::Logprobs;
 use crate::term::{neutral, table};
 
 /// The tokens of a reply, each with what the model thought of it.
 #[derive(Debug, Default)]
-pub(super) struct Thoughts(Vec<(i32, Logprobs)>);
-
-/// The bytes of tokens by their numbers.
-type Pieces = BTreeMap<i32, Vec<u8>>;
+pub(super) struct Thoughts(Vec<TokenChances>);
 
 impl Thoughts {
-    pub(super) fn push(&mut self, token: i32, logprobs: Logprobs) {
-        self.0.push((token, logprobs));
-    }
-
-    /// The bytes of every token that is named.
-    fn pieces(&self, responder: &mut Responder) -> Result<Pieces, Failure> {
-        let mut pieces = Pieces::new();
-        for (token, logprobs) in &self.0 {
-            for token in logprobs.top.iter().map(|(token, _)| token).chain([token]) {
-                if !pieces.contains_key(token) {
-                    pieces.insert(*token, responder.engine().detokenize(&[*token], true)?);
-                }
-            }
-        }
-        Ok(pieces)
+    pub(super) fn push(&mut self, chances: TokenChances) {
+        self.0.push(chances);
     }
 
     /// A line a token: its text, its probability, and those of the likeliest ones.
-    pub(super) fn table(&self, responder: &mut Responder) -> Result<String, Failure> {
-        let pieces = self.pieces(responder)?;
-        let text = |token: &i32| neutral(&format!("{:?}", String::from_utf8_lossy(&pieces[token])));
-        let share = |logprob: f32| format!("{:.2} %", 100.0 * f64::from(logprob).exp());
+    pub(super) fn table(&self) -> String {
+        let text =
+            |one: &TokenChance| neutral(&format!("{:?}", String::from_utf8_lossy(&one.bytes)));
+        let share = |one: &TokenChance| format!("{:.2} %", 100.0 * f64::from(one.logprob).exp());
         let rows: Vec<Vec<String>> = self
             .0
             .iter()
-            .map(|(token, logprobs)| {
-                let mut row =
-                    vec![text(token), format!("{:.4}", logprobs.logprob), share(logprobs.logprob)];
-                let others = logprobs.top.iter();
-                let others =
-                    others.map(|(token, logprob)| format!("{} {}", text(token), share(*logprob)));
-                row.push(others.collect::<Vec<_>>().join("  "));
-                row
+            .map(|TokenChances { chosen, top }| {
+                let others = top.iter().map(|other| format!("{} {}", text(other), share(other)));
+                let others = others.collect::<Vec<_>>().join("  ");
+                vec![text(chosen), format!("{:.4}", chosen.logprob), share(chosen), others]
             })
             .collect();
-        Ok(table::render(&rows, &[1, 2]))
+        table::render(&rows, &[1, 2])
     }
 
-    fn document(&self, responder: &mut Responder) -> Result<Value, Failure> {
-        let pieces = self.pieces(responder)?;
-        let one = |token: i32, logprob: f32| {
-            let bytes = &pieces[&token];
+    fn document(&self) -> Value {
+        let one = |TokenChance { id, bytes, logprob }: &TokenChance| {
             // A token may be a part of a character: then its bytes tell more than its text.
-            json!({"id": token, "token": String::from_utf8_lossy(bytes), "bytes": bytes, "logprob": logprob})
+            json!({"id": id, "token": String::from_utf8_lossy(bytes), "bytes": bytes, "logprob": logprob})
         };
-        let all = self.0.iter().map(|(token, logprobs)| {
-            let mut document = one(*token, logprobs.logprob);
-            document["top"] =
-                logprobs.top.iter().map(|(token, logprob)| one(*token, *logprob)).collect();
+        let all = self.0.iter().map(|chances| {
+            let mut document = one(&chances.chosen);
+            document["top"] = chances.top.iter().map(one).collect();
             document
         });
-        Ok(all.collect())
+        all.collect()
     }
 }
 
 /// A reply as one JSON object; with the probabilities of its tokens when they were asked for.
-pub(super) fn document(
-    reply: &str,
-    done: &Done,
-    thoughts: Option<&Thoughts>,
-    responder: &mut Responder,
-) -> Result<Value, Failure> {
+pub(super) fn document(reply: &str, done: &Done, thoughts: Option<&Thoughts>) -> Value {
     let mut document = json!({
         "text": reply,
         "reason": match done.reason {
@@ -100,7 +68,7 @@ pub(super) fn document(
         "seed": done.seed,
     });
     if let Some(thoughts) = thoughts {
-        document["logprobs"] = thoughts.document(responder)?;
+        document["logprobs"] = thoughts.document();
     }
-    Ok(document)
+    document
 }

@@ -20,6 +20,7 @@ use super::steering::SteeringArguments;
 use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
 use crate::engine::frames::{Done, MemoryUse, Reason};
 use crate::engine::options::{LoadRequest, Sampling, StateOptions};
+use crate::engine::runner::Cancel;
 use crate::engine::worker::cage::CageInfo;
 use crate::settings;
 use crate::store::{Resolved, is_for_go};
@@ -260,7 +261,7 @@ impl Session<'_> {
             return Err(failure);
         }
         self.printer.error(&failure.message, failure.hint.as_deref());
-        if responder.engine().is_alive() {
+        if responder.runner().is_alive() {
             return Ok(());
         }
         self.printer.say("starting the engine again");
@@ -291,18 +292,19 @@ impl Session<'_> {
                 .steering(self.arguments.steering.read())
                 .and_then(|request| request.logprobs(self.arguments.logprobs))
                 .map_err(|error| Failure { status: 2, ..Failure::from(ChatError::from(error)) })?;
-        let cancel = responder.cancel_handle();
-        let guard = interrupt::on_request(move || cancel.cancel());
+        let cancel = Cancel::default();
+        let stop = cancel.clone();
+        let guard = interrupt::on_request(move || stop.cancel());
         let mut thoughts = Thoughts::default();
-        let (done, reply) = self.print_reply(responder, &request, &mut thoughts)?;
+        let (done, reply) = self.print_reply(responder, &request, &cancel, &mut thoughts)?;
         drop(guard);
         let thoughts = self.arguments.logprobs.map(|_| thoughts);
         if self.arguments.json {
-            let document = reply::document(&reply, &done, thoughts.as_ref(), responder)?;
+            let document = reply::document(&reply, &done, thoughts.as_ref());
             let text = serde_json::to_string_pretty(&document).expect("keys are strings");
             self.printer.line(&text)?;
         } else if let Some(thoughts) = &thoughts {
-            self.printer.line(&format!("\n{}", thoughts.table(responder)?.trim_end()))?;
+            self.printer.line(&format!("\n{}", thoughts.table().trim_end()))?;
         }
         if self.chats {
             self.messages.push(Message::new(Role::User, text));
@@ -314,8 +316,9 @@ impl Session<'_> {
 
     fn print_reply(
         &self,
-        responder: &mut Responder,
+        responder: &Responder,
         request: &Request,
+        cancel: &Cancel,
         thoughts: &mut Thoughts,
     ) -> Result<(Done, String), Failure> {
         let mut reply = String::new();
@@ -323,7 +326,7 @@ impl Session<'_> {
         let mut progress = Progress::permille(self.printer);
         progress.message("reading the prompt");
         let is_terminal = term::stdout_is_terminal();
-        let result = responder.reply(request, &mut |event| {
+        let result = responder.reply(request, cancel, &mut |event| {
             match event {
                 Event::Reading(share) => progress.set((share * 1000.0) as u64),
                 Event::Text(text) => {
@@ -336,8 +339,8 @@ impl Session<'_> {
                         printed = self.printer.stream(&shown);
                     }
                 }
-                Event::Token { id, logprobs } => thoughts.push(id, *logprobs),
-                Event::Done(_) => {}
+                Event::Token(chances) => thoughts.push(*chances),
+                Event::Read { .. } | Event::Thinking(_) | Event::ToolCall(_) | Event::Done(_) => {}
             }
             if printed.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -359,7 +362,7 @@ impl Session<'_> {
         }
         if self.arguments.verbose {
             report_reply(done, self.printer);
-            if let Ok(memory) = responder.engine().memory() {
+            if let Ok(memory) = responder.runner().memory() {
                 report_memory(&memory, self.printer);
             }
         }

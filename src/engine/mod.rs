@@ -16,6 +16,7 @@ pub mod plan;
 pub mod probe;
 pub mod process;
 pub mod reserve;
+pub mod runner;
 pub mod sampling;
 pub mod scheduler;
 pub mod speculate;
