@@ -28,9 +28,6 @@ const BATCH_TOKENS_MIN: usize = 512;
 /// The least step of progress that is told.
 const PROGRESS_STEP: f32 = 0.01;
 
-/// Learned positions: a text that is longer than the table has none.
-const POSITIONS: &str = "position_embd.weight";
-
 /// Embeds texts with one loaded model.
 #[derive(Debug)]
 pub(super) struct Reader {
@@ -67,7 +64,6 @@ impl Reader {
         inbox: &Arc<Mutex<Inbox>>,
     ) -> Result<Self, OptionError> {
         let context_tokens = options.context_for(model.context_trained_tokens())?;
-        let positions = gguf.tensor(POSITIONS).map_or(usize::MAX, |table| table.rows() as usize);
         let abilities = Abilities {
             pooling: Pooling::of(gguf),
             ranks: ranking::classifier_scores(gguf) == Some(model.classes() as u64),
@@ -78,7 +74,7 @@ impl Reader {
             options: options.clone(),
             inbox: Arc::clone(inbox),
             abilities,
-            limit_tokens: positions.min(context_tokens as usize),
+            limit_tokens: context_tokens as usize,
             embedder: None,
             jobs: VecDeque::new(),
         })

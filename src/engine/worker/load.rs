@@ -22,13 +22,18 @@ use crate::engine::llama::{
     AbortFlag, Adapters, Backend, Context, DeviceKind, Line, LogLevel, Model, Observer, Token,
     Vocabulary, devices,
 };
-use crate::engine::options::{ContextOptions, DraftRequest, LoadRequest, ModelOptions};
+use crate::engine::options::{
+    ContextOptions, DraftRequest, LoadRequest, ModelOptions, OptionError,
+};
 use crate::engine::scheduler::{Fingerprint, Scheduler, States, create_private, ms_since};
 use crate::engine::speculate::{DraftModel, PredictionLayer};
 use crate::hardware;
 
 /// Lines of placement and warnings that are handed on.
 const LINES_MAX: usize = 64;
+
+/// Learned positions: there are as many as the table has rows.
+const POSITIONS: &str = "position_embd.weight";
 
 /// Bytes of a tensor that are looked at, twice, to tell its model from others.
 const SAMPLE_BYTES: usize = 1024;
@@ -102,6 +107,10 @@ pub(super) fn load(
         progress(share);
         !lock(inbox).is_pointless()
     })?;
+    let trained_tokens = model.context_trained_tokens();
+    let (positions, reads_only) = (learned_positions(&gguf), request.embeddings_only);
+    let context = within_positions(&request.context, positions, trained_tokens, reads_only)?;
+    let request = &LoadRequest { context, ..request.clone() };
     let expert_reader = layout.filter(|_| reads_experts).and_then(|layout| {
         let told = |error| warnings.push(format!("experts are left to the page cache: {error}"));
         let reader = ExpertReader::new(&model, &layout, &files).map_err(told).ok()?;
@@ -142,6 +151,31 @@ pub(super) fn load(
     let info = account(&loaded, request, load_ms);
     warnings.extend(stretched(&info));
     Ok((loaded, LoadInfo { placement: placement(&lines), warnings, notes, ..info }))
+}
+
+/// How many positions a model has learned, one by one; None where they are computed.
+fn learned_positions(gguf: &Gguf) -> Option<u32> {
+    gguf.tensor(POSITIONS).map(|table| u32::try_from(table.rows()).unwrap_or(u32::MAX))
+}
+
+/// A context that no token leaves the table of learned positions in: llama.cpp reads beyond its end, or aborts.
+fn within_positions(
+    context: &ContextOptions,
+    positions: Option<u32>,
+    trained_tokens: u32,
+    reads_only: bool,
+) -> Result<ContextOptions, OptionError> {
+    let Some(limit) = positions else { return Ok(context.clone()) };
+    match context.context_tokens {
+        Some(asked) if asked > limit && !reads_only => {
+            Err(OptionError::ContextTooLarge { asked, limit, trained_tokens })
+        }
+        _ => {
+            // Who reads only is told of each text that is too long.
+            let context_tokens = Some(context.context_for(trained_tokens)?.min(limit));
+            Ok(ContextOptions { context_tokens, ..context.clone() })
+        }
+    }
 }
 
 /// Whether experts stay on the processor though there is a GPU.
@@ -363,4 +397,30 @@ fn placement(lines: &[Line]) -> Vec<String> {
     };
     let short = |line: &Line| line.message().split_whitespace().collect::<Vec<_>>().join(" ");
     lines.iter().filter(tells).map(short).take(LINES_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_context_goes_beyond_learned_positions() {
+        let asking =
+            |context_tokens| ContextOptions { context_tokens, ..ContextOptions::with_threads(1) };
+        let given = |asked, positions| {
+            within_positions(&asking(asked), positions, 1024, false)
+                .map(|options| options.context_tokens)
+        };
+        // As every model whose positions are computed.
+        assert_eq!(given(Some(4096), None), Ok(Some(4096)));
+        assert_eq!(given(None, None), Ok(None));
+        assert_eq!(given(None, Some(1024)), Ok(Some(1024)));
+        assert_eq!(given(None, Some(512)), Ok(Some(512)));
+        assert_eq!(given(Some(100), Some(512)), Ok(Some(100)));
+        let refused = given(Some(4096), Some(1024)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "context: 4096 tokens asked, 1024 is the most for a model trained on 1024"
+        );
+    }
 }
