@@ -13,6 +13,7 @@
 //! | rank | module | what it does |
 //! |---|---|---|
 //! | 6 | [`cli`] | what can be typed, one file a command |
+//! | 5 | [`server`] | the dialects that clients speak, over HTTP |
 //! | 4 | [`eval`] | how good a model is, and how fast: perplexity, speeds |
 //! | 3 | [`chat`] | a conversation in, a stream of events out |
 //! | 2 | [`engine`] | llama.cpp behind a worker process; the only `unsafe` besides mmap |
@@ -33,6 +34,7 @@ pub mod engine;
 pub mod eval;
 pub mod hardware;
 pub mod hub;
+pub mod server;
 pub mod settings;
 pub mod store;
 pub mod term;

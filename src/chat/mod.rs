@@ -2,6 +2,7 @@
 
 pub mod event;
 pub mod form;
+pub mod pool;
 pub mod request;
 pub mod responder;
 pub mod tools;

@@ -30,6 +30,7 @@ mod rm;
 mod run;
 mod sampling;
 mod search;
+mod serve;
 mod show;
 mod steering;
 mod stored;
@@ -78,6 +79,7 @@ enum Command {
     Search(search::Arguments),
     Outdated(outdated::Arguments),
     Run(Box<run::Arguments>),
+    Serve(serve::Arguments),
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
     Bench(Box<bench::Arguments>),
@@ -143,6 +145,7 @@ fn dispatch(mut command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Show(arguments) => show::run(&arguments, printer),
         Command::Pull(arguments) => pull::run(&arguments, printer),
         Command::Push(arguments) => push::run(&arguments, printer),
+        Command::Serve(arguments) => serve::run(&arguments, printer),
         Command::Search(arguments) => search::run(&arguments, printer),
         Command::Outdated(arguments) => outdated::run(&arguments, printer),
         Command::List(arguments) => list::run(&arguments, printer),

@@ -51,6 +51,19 @@ pub fn on_request(action: impl Fn() + Send + 'static) -> Guard {
     Guard
 }
 
+/// Waits until the person asks to stop.
+pub fn wait() {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let guard = on_request(move || {
+        let _ = sender.send(());
+    });
+    // Asked for before the action was in place: there is nothing to wait for.
+    if !requested() {
+        let _ = receiver.recv();
+    }
+    drop(guard);
+}
+
 /// Keeps an action of [`on_request`] in place.
 #[derive(Debug)]
 pub struct Guard;

@@ -1,0 +1,121 @@
+//! Bodies: JSON in with limits, lines and server-sent events out.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{FromRequest, Request};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::Response;
+use futures_util::stream;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use super::Server;
+use super::problem::{Kind, Problem};
+
+/// Chunks of a streamed body that wait for a slow client.
+const CHUNKS_WAITING_MAX: usize = 64;
+
+/// A request's body.
+#[derive(Debug)]
+pub(super) struct Raw(pub(super) Bytes);
+
+impl FromRequest<Arc<Server>> for Raw {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, server: &Arc<Server>) -> Result<Self, Response> {
+        let limit = server.config.body_bytes_max;
+        match axum::body::to_bytes(request.into_body(), limit).await {
+            Ok(bytes) => Ok(Self(bytes)),
+            Err(_) => {
+                // Whose words the refusal has is not known here: the plainest ones.
+                let text = format!("the request's body is longer than {limit} bytes");
+                Err(json(413, &serde_json::json!({ "error": text })))
+            }
+        }
+    }
+}
+
+impl Raw {
+    /// The JSON value in the body.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        if self.0.is_empty() {
+            return Err(Problem::invalid("missing request body"));
+        }
+        serde_json::from_slice(&self.0)
+            .map_err(|error| Problem::new(Kind::Invalid, format!("the request's body: {error}")))
+    }
+}
+
+/// A JSON answer.
+pub(super) fn json(status: u16, value: &impl Serialize) -> Response {
+    let bytes = serde_json::to_vec(value).unwrap_or_default();
+    let mut response = Response::new(Body::from(bytes));
+    *response.status_mut() =
+        axum::http::StatusCode::from_u16(status).unwrap_or(axum::http::StatusCode::OK);
+    let value = "application/json; charset=utf-8";
+    response.headers_mut().insert(CONTENT_TYPE, axum::http::HeaderValue::from_static(value));
+    response
+}
+
+/// The sending end of a streamed body.
+#[derive(Debug, Clone)]
+pub(super) struct Lines(mpsc::Sender<Bytes>);
+
+impl Lines {
+    /// Sends a JSON value as a line; false when nobody listens any more.
+    pub(super) async fn line(&self, value: &impl Serialize) -> bool {
+        let mut bytes = serde_json::to_vec(value).unwrap_or_default();
+        bytes.push(b'\n');
+        self.0.send(bytes.into()).await.is_ok()
+    }
+
+    /// Sends a JSON value as a server-sent event; false when nobody listens any more. JSON has no line ends, so that no
+    /// text in it can end the event.
+    pub(super) async fn event(&self, name: Option<&str>, value: &impl Serialize) -> bool {
+        let mut text = name.map_or(String::new(), |name| format!("event: {name}\n"));
+        text.push_str("data: ");
+        text.push_str(&serde_json::to_string(value).unwrap_or_default());
+        text.push_str("\n\n");
+        self.0.send(text.into()).await.is_ok()
+    }
+
+    /// Sends the end of OpenAI's streams.
+    pub(super) async fn done(&self) -> bool {
+        self.0.send(Bytes::from_static(b"data: [DONE]\n\n")).await.is_ok()
+    }
+}
+
+/// An answer whose body is written by `write` while the client reads it; what `write` holds is dropped when the client
+/// leaves.
+pub(super) fn streamed<F>(content_type: &'static str, write: impl FnOnce(Lines) -> F) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
+    let gone = sender.clone();
+    let writing = write(Lines(sender));
+    tokio::spawn(async move {
+        tokio::select! {
+            () = writing => {}
+            () = gone.closed() => {}
+        }
+    });
+    let chunks = stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        Some((Ok::<_, Infallible>(chunk), receiver))
+    });
+    let mut response = Response::new(Body::from_stream(chunks));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, axum::http::HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The content type of NDJSON.
+pub(super) const NDJSON: &str = "application/x-ndjson";
+
+/// The content type of server-sent events.
+pub(super) const EVENTS: &str = "text/event-stream";
