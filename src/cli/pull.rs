@@ -27,6 +27,7 @@ use crate::term::{Printer, table, units};
 #[derive(Debug, Args)]
 #[command(
     after_help = "HF_ENDPOINT names a mirror of the hub; HF_TOKEN opens private and gated repositories;\n\
+    for registries, what docker login keeps is used, or NFL_REGISTRY_TOKEN=USER:PASSWORD@HOST;\n\
     HTTPS_PROXY, HTTP_PROXY and NO_PROXY are kept; NFL_OFFLINE=1 cuts all connections."
 )]
 #[expect(clippy::struct_excessive_bools, reason = "independent switches")]

@@ -17,6 +17,9 @@ use crate::term::{Printer, units};
 /// which is made when it does not exist (HF_TOKEN must allow that). `nfl cp NAME HOST/...` gives a model such a name.
 /// Content that the place has is not sent again.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "For registries, what docker login keeps is used, or NFL_REGISTRY_TOKEN=USER:PASSWORD@HOST."
+)]
 pub(super) struct Arguments {
     /// Stored models whose names have a host.
     #[arg(value_name = "NAME", required = true)]

@@ -145,7 +145,7 @@ impl Answer {
     }
 
     /// What the server says about an error: the hub's header, its JSON, or a registry's list of errors.
-    fn words(&self) -> Option<String> {
+    pub(crate) fn words(&self) -> Option<String> {
         let json: Option<Value> = serde_json::from_slice(&self.body).ok();
         let in_json = |value: &Value| {
             let first = &value["errors"][0];

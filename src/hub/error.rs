@@ -107,6 +107,35 @@ pub enum HubError {
         /// Whether a token was sent.
         with_token: bool,
     },
+    /// A registry that wants to know who asks, or does not let that one.
+    #[error("{registry} {} {repository}{}", if *with_login { "does not let this login use" } else { "wants a login for" },
+        words.as_ref().map(|words| format!(" ({words})")).unwrap_or_default())]
+    Login {
+        /// The registry.
+        registry: String,
+        /// What was asked for there.
+        repository: String,
+        /// Whether there is a login for the registry.
+        with_login: bool,
+        /// What the server says about it.
+        words: Option<String>,
+    },
+    /// A registry that wants the login to go to another host.
+    #[error("{registry} names {realm} for its tokens: its login is not shown to another host")]
+    Realm {
+        /// The registry.
+        registry: String,
+        /// Where it wants the login to go.
+        realm: String,
+    },
+    /// Logins that cannot be read.
+    #[error("cannot read the logins of {place}: {reason}")]
+    Logins {
+        /// The file, the variable or the program.
+        place: String,
+        /// What is wrong with it; nothing secret.
+        reason: String,
+    },
     /// Troubles without end.
     #[error("{place}: gave up after {attempts} attempts in a row: {reason}")]
     GaveUp {
@@ -165,6 +194,24 @@ impl Hint for HubError {
                 "use a token with write access to that account, and the account's own name"
             }
             Self::Denied { .. } => "set HF_TOKEN to a token with write access",
+            Self::Login { registry, with_login: true, .. } => {
+                return Some(format!(
+                    "check the name, and the login: docker login {registry}, or \
+                     NFL_REGISTRY_TOKEN=USER:PASSWORD@{registry}"
+                ));
+            }
+            Self::Login { registry, .. } => {
+                return Some(format!(
+                    "log in with docker login {registry}, or set NFL_REGISTRY_TOKEN=USER:PASSWORD@{registry}; \
+                     or the name is mistyped"
+                ));
+            }
+            Self::Realm { .. } => {
+                "the registry is misconfigured or hostile; nothing was sent there"
+            }
+            Self::Logins { .. } => {
+                "docker login HOST writes one that can be read, or set NFL_REGISTRY_TOKEN=USER:PASSWORD@HOST"
+            }
             Self::Choice(error) => return error.hint(),
             Self::GaveUp { .. } => "pull again: it goes on where it stopped",
         };

@@ -165,6 +165,7 @@ impl Hub {
             media_type: None,
             file_name: Some(file_name.clone()),
             route: Route::new(url.clone(), None),
+            access: None,
         };
         Ok(Plan {
             name: named(&file_name)?,
@@ -222,8 +223,8 @@ impl Hub {
         meter: &Arc<Meter>,
     ) -> Result<Digest, DownloadError> {
         let url = parse_url(&order.url)?;
-        let wanted =
-            Wanted { route: Route::new(url, None), bytes: order.bytes, digest: order.digest };
+        let route = Route::new(url, None);
+        let wanted = Wanted { route, access: None, bytes: order.bytes, digest: order.digest };
         self.fetch_to(&wanted, folder, target, meter)
     }
 

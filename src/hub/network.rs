@@ -74,6 +74,11 @@ impl Route {
         Self { secret: None, ..self.clone() }
     }
 
+    /// The same route for somebody who proves something, to nobody but the host that the route has come to.
+    pub(crate) fn with_secret_here(&self, secret: Secret) -> Self {
+        Self { origin: self.url.clone(), secret: Some(secret), ..self.clone() }
+    }
+
     /// Whether a redirect led away from the beginning.
     pub(crate) fn was_redirected(&self) -> bool {
         self.url != self.origin
@@ -94,7 +99,8 @@ impl Route {
         Ok(Self { url, ..self.clone() })
     }
 
-    fn secret(&self) -> Option<&Secret> {
+    /// What the next request shows.
+    pub(crate) fn secret(&self) -> Option<&Secret> {
         self.secret.as_ref().filter(|_| self.url.origin() == self.origin.origin())
     }
 }

@@ -1,8 +1,11 @@
 //! What a pull will do, known before the first byte of it: where each file is, how long it is, and what it must be.
 
+use std::sync::Arc;
+
 use crate::store::{Digest, Kind, Manifest, Reference, Source};
 
 use super::network::Route;
+use super::registry::Access;
 
 /// A model elsewhere, as it will be here.
 #[derive(Debug, Clone)]
@@ -33,6 +36,8 @@ pub struct Item {
     /// Its name there.
     pub file_name: Option<String>,
     pub(crate) route: Route,
+    /// The right to it, where that can run out.
+    pub(crate) access: Option<Arc<Access>>,
 }
 
 impl Plan {

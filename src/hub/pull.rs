@@ -63,7 +63,8 @@ impl Item {
     }
 
     fn wanted(&self) -> Wanted {
-        Wanted { route: self.route.clone(), bytes: self.bytes, digest: self.digest }
+        let (route, access) = (self.route.clone(), self.access.clone());
+        Wanted { route, access, bytes: self.bytes, digest: self.digest }
     }
 }
 

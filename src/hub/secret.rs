@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
 /// What proves who we are to one host. Its value never appears in messages: `Debug` hides it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(String);
@@ -12,6 +15,11 @@ impl Secret {
         let token = token.trim();
         let fits = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         fits.then(|| Self(format!("Bearer {token}")))
+    }
+
+    /// A secret for the header `Authorization: Basic …` (RFC 7617).
+    pub(crate) fn basic(user: &str, password: &str) -> Self {
+        Self(format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))))
     }
 
     /// The value of the header.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use directories::{BaseDirs, ProjectDirs};
 
-pub use network::{hub_endpoint, hub_token, offline, proxy};
+pub use network::{hub_endpoint, hub_token, offline, proxy, registry_login_files, registry_token};
 
 /// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
 /// process that parses files which nobody vouches for.

@@ -32,6 +32,26 @@ pub fn hub_token() -> Option<String> {
     (!token.is_empty()).then(|| token.to_owned())
 }
 
+/// `NFL_REGISTRY_TOKEN`: who we are to one registry, `USER:PASSWORD@HOST` or `TOKEN@HOST`.
+pub fn registry_token() -> Option<String> {
+    text("NFL_REGISTRY_TOKEN")
+}
+
+/// The files in which logins to registries are kept, in the order in which they are asked: the one that
+/// `REGISTRY_AUTH_FILE` names, else what `docker login` writes (below `DOCKER_CONFIG`) and what `podman login` does.
+pub fn registry_login_files() -> Vec<PathBuf> {
+    if let Some(file) = text("REGISTRY_AUTH_FILE") {
+        return vec![PathBuf::from(file)];
+    }
+    let docker = text("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| Some(std::env::home_dir()?.join(".docker")))
+        .map(|folder| folder.join("config.json"));
+    let podman = text("XDG_RUNTIME_DIR")
+        .map(|folder| PathBuf::from(folder).join("containers").join("auth.json"));
+    docker.into_iter().chain(podman).collect()
+}
+
 /// Whether `NFL_OFFLINE` (or `HF_HUB_OFFLINE`, which users of the hub have set) cuts all connections.
 pub fn offline() -> bool {
     let is_on =

@@ -3,6 +3,7 @@
 mod download;
 mod hub_server;
 mod kill;
+mod login;
 mod registry;
 mod repository;
 mod server;
@@ -37,7 +38,13 @@ impl Home {
         for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(name);
         }
-        command.env("NFL_HOME", self.folder.path()).env("HF_HOME", self.folder.path());
+        for name in ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "NFL_REGISTRY_TOKEN"]
+        {
+            command.env_remove(name);
+        }
+        for name in ["NFL_HOME", "HF_HOME", "HOME"] {
+            command.env(name, self.folder.path());
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

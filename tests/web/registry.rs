@@ -111,7 +111,7 @@ fn model() -> Option<Vec<u8>> {
 }
 
 /// A registry with one model, as Ollama's has them.
-fn one_model() -> Option<(Arc<Mutex<Shelf>>, Server)> {
+pub(crate) fn one_model() -> Option<(Arc<Mutex<Shelf>>, Server)> {
     let shelf: Arc<Mutex<Shelf>> = Arc::default();
     let model = model()?;
     {
@@ -275,14 +275,15 @@ fn mistakes_are_explained() {
 }
 
 /// Debian's docker-registry, where it is installed.
-struct DockerRegistry {
+pub(crate) struct DockerRegistry {
     child: Child,
-    address: String,
+    pub(crate) address: String,
     _folder: tempfile::TempDir,
 }
 
 impl DockerRegistry {
-    fn start() -> Option<Self> {
+    /// One for those whose line of an htpasswd file it knows, or for everybody.
+    pub(crate) fn start(password_line: Option<&str>) -> Option<Self> {
         let program = ["/usr/bin/docker-registry", "/usr/local/bin/registry"];
         let Some(program) = program.iter().map(PathBuf::from).find(|path| path.exists()) else {
             eprintln!("skipped: no docker-registry");
@@ -293,10 +294,16 @@ impl DockerRegistry {
         let address = format!("127.0.0.1:{port}");
         let config = folder.path().join("config.yml");
         let root = folder.path().join("data");
-        let text = format!(
+        let mut text = format!(
             "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
             root.display()
         );
+        if let Some(line) = password_line {
+            let passwords = folder.path().join("passwords");
+            std::fs::write(&passwords, line).unwrap();
+            let path = passwords.display();
+            text += &format!("auth:\n  htpasswd:\n    realm: tests\n    path: {path}\n");
+        }
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(program);
         command.args([Path::new("serve"), &config]).stdout(Stdio::null()).stderr(Stdio::null());
@@ -320,7 +327,7 @@ impl Drop for DockerRegistry {
 #[test]
 fn a_real_registry_keeps_a_model() {
     let Some(file) = fixture::material("oracle/stories260K-F16.gguf") else { return };
-    let Some(registry) = DockerRegistry::start() else { return };
+    let Some(registry) = DockerRegistry::start(None) else { return };
     let home = Home::new();
     let name = format!("{}/tests/stories:f16", registry.address);
     home.nfl(&["import", fixture::text(&file), "--name", &name]).expect_success();

@@ -32,6 +32,7 @@ use tokio::sync::mpsc;
 
 use super::error::HubError;
 use super::network::{Network, Route};
+use super::registry::Access;
 use crate::store::Digest;
 use crate::term::units;
 pub(crate) use claim::Claim;
@@ -51,6 +52,8 @@ const REPORTS_MAX: usize = 2;
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) route: Route,
+    /// The right to it, where that can run out.
+    pub(crate) access: Option<Arc<Access>>,
     pub(crate) bytes: Option<u64>,
     pub(crate) digest: Option<Digest>,
 }
@@ -182,6 +185,7 @@ pub(crate) async fn fetch(
         let line = Arc::new(Line {
             network: network.clone(),
             route: Mutex::new(wanted.route.clone()),
+            access: wanted.access.clone(),
             facts: Mutex::new((work.total, work.etag.clone())),
             stall: limits.stall,
             reports: sender,

@@ -6,13 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::Response;
 use reqwest::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
+use reqwest::{Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::super::error::HubError;
 use super::super::network::{Network, Route, causes, place};
+use super::super::registry::{Access, PULL};
 use super::answer::{Asked, Granted, Trouble, judge, size_of_unsatisfied};
 
 /// The end of a part of a file whose size nobody knows yet.
@@ -24,6 +25,8 @@ pub(super) struct Line {
     pub(super) network: Network,
     /// Where the last answer came from: redirects are followed once, not for every part.
     pub(super) route: Mutex<Route>,
+    /// The right to the file, where that can run out.
+    pub(super) access: Option<Arc<Access>>,
     /// Size and version, as the first answer or the journal said.
     pub(super) facts: Mutex<(Option<u64>, Option<String>)>,
     /// How long a connection may bring nothing.
@@ -105,6 +108,7 @@ impl Line {
             headers.insert(IF_RANGE, etag);
         }
         let asked = Asked { start, total, etag };
+        let mut is_renewed = false;
         loop {
             let route = self.route.lock().expect("nothing panics with it").clone();
             let (response, used) = self.network.get(&route, &headers).await.map_err(trouble)?;
@@ -124,7 +128,20 @@ impl Line {
                 Err(Trouble::Expired(_)) if route.was_redirected() => {
                     *self.route.lock().expect("nothing panics with it") = route.begun_again();
                 }
-                Err(Trouble::Expired(error)) => return Err(Trouble::Final(error)),
+                Err(Trouble::Expired(error)) => {
+                    // Tokens of registries last for minutes, large files for hours.
+                    let right = self.access.as_ref().filter(|_| {
+                        status == StatusCode::UNAUTHORIZED
+                            && !std::mem::replace(&mut is_renewed, true)
+                    });
+                    let Some(right) = right else { return Err(Trouble::Final(error)) };
+                    let renewed = right.renew(&self.network, head, &used, PULL).await;
+                    let Some(secret) = renewed.map_err(trouble)? else {
+                        return Err(Trouble::Final(error));
+                    };
+                    *self.route.lock().expect("nothing panics with it") =
+                        route.with_secret_here(secret);
+                }
                 Err(other) => return Err(other),
             }
         }

@@ -1,24 +1,28 @@
-//! OCI registries, Ollama's among them: manifests, blobs, and the anonymous tokens that some want to see.
+//! OCI registries, Ollama's among them: manifests, blobs, and the logins and tokens that some want to see.
 //!
 //! Protocol: the OCI distribution specification 1.1, and the token flow of Docker's registries.
 
+mod access;
+mod login;
 mod pull;
 mod push;
-mod token;
 mod wire;
 
-use std::sync::Mutex;
+use std::sync::Arc;
 
 use reqwest::{StatusCode, Url};
 
 use super::ask::{Answer, Question};
 use super::error::HubError;
 use super::network::{Network, Route};
-use super::secret::Secret;
 use crate::store::{Host, Reference};
+pub(crate) use access::{Access, PULL};
 
 /// Where names without a host and an owner live.
 pub(crate) const OLLAMA: &str = "registry.ollama.ai";
+
+/// Docker's hub as names call it, and where it answers.
+const DOCKER_HUB: (&str, &str) = ("docker.io", "registry-1.docker.io");
 
 /// One repository of a registry.
 #[derive(Debug)]
@@ -26,7 +30,7 @@ pub(crate) struct Registry<'a> {
     network: &'a Network,
     base: Url,
     repository: String,
-    token: Mutex<Option<Secret>>,
+    access: Arc<Access>,
 }
 
 impl<'a> Registry<'a> {
@@ -48,33 +52,37 @@ impl<'a> Registry<'a> {
         let scheme = if insecure { "http" } else { "https" };
         // Lower case: registries know no other, and people copy names from pages that show them otherwise.
         let repository = name.repository().to_ascii_lowercase();
+        let host = if host == DOCKER_HUB.0 { DOCKER_HUB.1 } else { host };
         let base = super::parse_url(&format!("{scheme}://{host}/"))?;
-        Ok(Self { network, base, repository, token: Mutex::default() })
+        let access = Access::new(base.clone(), host.to_owned(), repository.clone());
+        Ok(Self { network, base, repository, access: Arc::new(access) })
     }
 
     /// The route to something of the repository: `manifests/TAG`.
     fn route(&self, what: &str) -> Route {
         let url = self.base.join(&format!("/v2/{}/{what}", self.repository));
         let url = url.expect("names hold no characters that URLs do not");
-        Route::new(url, self.token.lock().expect("nothing panics with it").clone())
+        Route::new(url, self.access.secret())
     }
 
-    /// Asks; gets a token first when the registry wants one for `actions`.
+    /// Asks; when the registry wants to know who does, shows what gives the right to `actions`.
     async fn ask(
         &self,
         what: &str,
         actions: &str,
         question: &Question,
     ) -> Result<Answer, HubError> {
-        let answer = self.network.ask(&self.route(what), question).await?;
-        if answer.status != StatusCode::UNAUTHORIZED {
-            return Ok(answer);
+        let mut answer = self.network.ask(&self.route(what), question).await?;
+        if answer.status == StatusCode::UNAUTHORIZED {
+            let (headers, route) = (&answer.headers, &answer.route);
+            if self.access.renew(self.network, headers, route, actions).await?.is_some() {
+                answer = self.network.ask(&self.route(what), question).await?;
+            }
         }
-        let Some(token) = token::fetch(self.network, &answer, &self.repository, actions).await?
-        else {
-            return Ok(answer);
-        };
-        *self.token.lock().expect("nothing panics with it") = Some(token);
-        self.network.ask(&self.route(what), question).await
+        let is_refused = matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if is_refused && answer.route.url.origin() == self.base.origin() {
+            return Err(self.access.refused(answer.words()));
+        }
+        Ok(answer)
     }
 }

@@ -6,8 +6,8 @@ use super::super::ask::Question;
 use super::super::error::HubError;
 use super::super::network::place;
 use super::super::plan::{Item, Plan};
-use super::Registry;
 use super::wire::{Descriptor, MANIFEST_TYPES, Manifest, kind_of};
+use super::{PULL, Registry};
 use crate::store::{Digest, Kind, LAYERS_MAX, Origin, Reference, Source};
 
 /// The largest blob that is believed: no disk of a person holds it.
@@ -20,7 +20,7 @@ impl Registry<'_> {
         let accept = HeaderValue::from_str(&MANIFEST_TYPES.join(", ")).expect("constants");
         let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
         let question = Question { headers, ..Question::get() };
-        let answer = self.ask(&what, "pull", &question).await?.success()?;
+        let answer = self.ask(&what, PULL, &question).await?.success()?;
         let at = place(&answer.route.url);
         let wrong = |what: String| HubError::Protocol { place: at.clone(), what };
         let manifest: Manifest = answer.json()?;
@@ -66,6 +66,7 @@ impl Registry<'_> {
             media_type: Some(layer.media_type.clone()),
             file_name: name.map(str::to_owned),
             route: self.route(&format!("blobs/{digest}")),
+            access: Some(self.access.clone()),
         })
     }
 }

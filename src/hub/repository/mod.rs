@@ -120,6 +120,7 @@ impl<'a> Repositories<'a> {
                 media_type: None,
                 file_name: Some(file.path),
                 route: self.route(&path)?,
+                access: None,
             })
         };
         let items = chosen.into_iter().map(item).collect::<Result<_, HubError>>()?;
