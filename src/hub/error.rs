@@ -107,6 +107,14 @@ pub enum HubError {
         /// Whether a token was sent.
         with_token: bool,
     },
+    /// An index with several models, and nothing that says which is meant.
+    #[error("{place} lists several models: {models}")]
+    Ambiguous {
+        /// What was asked.
+        place: String,
+        /// Their digests, and what they are for.
+        models: String,
+    },
     /// A registry that wants to know who asks, or does not let that one.
     #[error("{registry} {} {repository}{}", if *with_login { "does not let this login use" } else { "wants a login for" },
         words.as_ref().map(|words| format!(" ({words})")).unwrap_or_default())]
@@ -194,6 +202,9 @@ impl Hint for HubError {
                 "use a token with write access to that account, and the account's own name"
             }
             Self::Denied { .. } => "set HF_TOKEN to a token with write access",
+            Self::Ambiguous { .. } => {
+                "pull a tag that names one of them: its publisher knows which are there"
+            }
             Self::Login { registry, with_login: true, .. } => {
                 return Some(format!(
                     "check the name, and the login: docker login {registry}, or \

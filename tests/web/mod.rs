@@ -2,6 +2,7 @@
 
 mod download;
 mod hub_server;
+mod index;
 mod kill;
 mod login;
 mod registry;

@@ -13,13 +13,13 @@ use super::Home;
 use super::server::{Answer, Request, Server};
 use crate::fixture;
 
-const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+pub(crate) const MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
 /// What a registry holds.
 #[derive(Default)]
 pub(crate) struct Shelf {
     blobs: HashMap<String, Arc<Vec<u8>>>,
-    manifests: HashMap<String, Vec<u8>>,
+    pub(crate) manifests: HashMap<String, Vec<u8>>,
     /// The token that requests must show; empty for none.
     token: String,
     /// The address of the place that gives tokens.
@@ -28,17 +28,23 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     /// Takes in a blob; returns its descriptor.
-    fn put(&mut self, media_type: &str, content: &[u8]) -> Value {
+    pub(crate) fn put(&mut self, media_type: &str, content: &[u8]) -> Value {
         let digest = Digest::of(content).to_string();
         self.blobs.insert(digest.clone(), Arc::new(content.to_vec()));
         json!({"mediaType": media_type, "digest": digest, "size": content.len()})
     }
 
     fn manifest(&mut self, name: &str, layers: &[Value]) {
+        let manifest = self.manifest_of(layers);
+        self.manifests.insert(name.to_owned(), manifest);
+    }
+
+    /// The text of a manifest with these layers.
+    pub(crate) fn manifest_of(&mut self, layers: &[Value]) -> Vec<u8> {
         let config = self.put("application/vnd.docker.container.image.v1+json", b"{}");
         let manifest =
             json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
-        self.manifests.insert(name.to_owned(), manifest.to_string().into_bytes());
+        manifest.to_string().into_bytes()
     }
 }
 

@@ -3,6 +3,7 @@
 //! Protocol: the OCI distribution specification 1.1, and the token flow of Docker's registries.
 
 mod access;
+mod index;
 mod login;
 mod pull;
 mod push;

@@ -6,24 +6,29 @@ use super::super::ask::Question;
 use super::super::error::HubError;
 use super::super::network::place;
 use super::super::plan::{Item, Plan};
-use super::wire::{Descriptor, MANIFEST_TYPES, Manifest, kind_of};
+use super::wire::{Descriptor, INDEX_TYPES, MANIFEST_TYPES, kind_of};
 use super::{PULL, Registry};
 use crate::store::{Digest, Kind, LAYERS_MAX, Origin, Reference, Source};
 
 /// The largest blob that is believed: no disk of a person holds it.
 const BLOB_BYTES_MAX: i64 = 1 << 46;
 
+/// Asks for a manifest of any kind that is understood.
+pub(super) fn manifest_question() -> Question {
+    let types = [MANIFEST_TYPES, INDEX_TYPES].concat().join(", ");
+    let accept = HeaderValue::from_str(&types).expect("constants");
+    Question { headers: HeaderMap::from_iter([(ACCEPT, accept)]), ..Question::get() }
+}
+
 impl Registry<'_> {
     /// What pulling `tag` will fetch; it will be called `name`.
     pub(crate) async fn plan(&self, tag: &str, name: Reference) -> Result<Plan, HubError> {
         let what = format!("manifests/{tag}");
-        let accept = HeaderValue::from_str(&MANIFEST_TYPES.join(", ")).expect("constants");
-        let headers = HeaderMap::from_iter([(ACCEPT, accept)]);
-        let question = Question { headers, ..Question::get() };
-        let answer = self.ask(&what, PULL, &question).await?.success()?;
+        let answer = self.ask(&what, PULL, &manifest_question()).await?.success()?;
         let at = place(&answer.route.url);
         let wrong = |what: String| HubError::Protocol { place: at.clone(), what };
-        let manifest: Manifest = answer.json()?;
+        let digest = Digest::of(&answer.body).to_string();
+        let manifest = self.manifest(answer).await?;
         if manifest.layers.len() > LAYERS_MAX {
             let count = manifest.layers.len();
             return Err(wrong(format!("a manifest of {count} layers (at most {LAYERS_MAX})")));
@@ -46,7 +51,7 @@ impl Registry<'_> {
                 Some(port) => format!("{host}:{port}"),
                 None => host.to_owned(),
             }),
-            digest: Some(Digest::of(&answer.body).to_string()),
+            digest: Some(digest),
             ..Source::new(Origin::Registry, format!("{}:{tag}", self.repository))
         };
         Ok(Plan { name, source, items, notes: Vec::new(), is_checkpoint: false })

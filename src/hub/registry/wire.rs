@@ -11,6 +11,12 @@ pub(super) const MANIFEST_TYPES: [&str; 2] = [
     "application/vnd.docker.distribution.manifest.v2+json",
 ];
 
+/// Lists of manifests, each for another machine.
+pub(super) const INDEX_TYPES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
 /// The type of the manifests that are written, which Ollama's own are too.
 pub(super) const MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 
@@ -73,4 +79,27 @@ pub(super) struct Descriptor {
     pub(super) size: i64,
     #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
     pub(super) annotations: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A list of manifests.
+#[derive(Debug, Deserialize)]
+pub(super) struct Index {
+    pub(super) manifests: Vec<IndexEntry>,
+}
+
+/// A manifest as an index names it.
+#[derive(Debug, Deserialize)]
+pub(super) struct IndexEntry {
+    /// Read as text, as that of a [`Descriptor`].
+    pub(super) digest: String,
+    pub(super) platform: Option<Platform>,
+    #[serde(default)]
+    pub(super) annotations: serde_json::Map<String, serde_json::Value>,
+}
+
+/// The machine that a manifest is for.
+#[derive(Debug, Deserialize)]
+pub(super) struct Platform {
+    pub(super) os: String,
+    pub(super) architecture: String,
 }
