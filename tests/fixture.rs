@@ -72,6 +72,37 @@ pub(crate) fn convert(checkpoint: &Path, levels: &str, target: &Path) -> Vec<Pat
         .collect()
 }
 
+/// A shell with a script and name spaces of its own (`unshare`'s flags), in the environment of `template`; the script's
+/// $0 and the rest are to be added. It exits with 77 where it may not do what it must.
+#[cfg(target_os = "linux")]
+pub(crate) fn isolated(spaces: &[&str], script: &str, template: &Command) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user"]).args(spaces).args(["sh", "-c", script]);
+    for (name, value) in template.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs it; None, said on stderr, where name spaces are not allowed.
+#[cfg(target_os = "linux")]
+pub(crate) fn ran_isolated(command: Command) -> Option<Ran> {
+    if Command::new("unshare").arg("true").status().is_err() {
+        eprintln!("skipped: no unshare");
+        return None;
+    }
+    let ran = Ran::of(command);
+    if ran.status == 77 || ran.stderr.contains("unshare") {
+        eprintln!("skipped: no name space of one's own: {}", ran.stderr);
+        return None;
+    }
+    Some(ran)
+}
+
 /// A path as text.
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()

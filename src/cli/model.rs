@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::failure::Failure;
 use crate::settings;
-use crate::store::{Link, Resolved, Store};
+use crate::store::{Link, Resolved, Store, Wanted};
 
 /// The user's store.
 pub(super) fn store() -> Result<Store, Failure> {
@@ -14,15 +14,21 @@ pub(super) fn store() -> Result<Store, Failure> {
     Ok(Store::open(&home)?)
 }
 
-/// The files of a model, held until the store is dropped.
-pub(super) fn resolve(file: &Path) -> Result<(Store, Resolved), Failure> {
-    let store = store()?;
-    let resolved = match file.to_str() {
-        Some(text) => store.resolve(text)?,
-        // No name has such letters.
-        None => Resolved { model: file.to_owned(), ..Resolved::default() },
+/// The files of a model, held until the store is dropped; for a file that is named by its path there is no store, and
+/// none is needed.
+pub(super) fn resolve(file: &Path) -> Result<(Option<Store>, Resolved), Failure> {
+    let of_path = |model: PathBuf| (None, Resolved { model, ..Resolved::default() });
+    // No name has letters that are not Unicode.
+    let Some(text) = file.to_str() else { return Ok(of_path(file.to_owned())) };
+    if let Wanted::Path(path) = Wanted::of(text)? {
+        return Ok(of_path(path));
+    }
+    let store = match store() {
+        Err(_) if file.exists() => return Ok(of_path(file.to_owned())),
+        store => store?,
     };
-    Ok((store, resolved))
+    let resolved = store.resolve(text)?;
+    Ok((Some(store), resolved))
 }
 
 /// Puts files in the place of names. They are held until the result is dropped.
@@ -31,7 +37,7 @@ pub(super) fn settle(files: Vec<&mut PathBuf>) -> Result<Vec<Store>, Failure> {
     for file in files {
         let (store, resolved) = resolve(file)?;
         *file = resolved.model;
-        held.push(store);
+        held.extend(store);
     }
     Ok(held)
 }

@@ -118,7 +118,7 @@ impl Arguments {
 
 pub(super) fn run(arguments: &mut Arguments, printer: &Printer) -> Result<(), Failure> {
     let (held, carried) = model::resolve(&arguments.file)?;
-    if let Some(manifest) = &carried.manifest {
+    if let (Some(held), Some(manifest)) = (&held, &carried.manifest) {
         held.note_use(&manifest.name);
     }
     arguments.carry(carried);

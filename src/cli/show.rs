@@ -48,7 +48,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
     let (store, resolved) = model::resolve(&arguments.file)?;
     if arguments.modelfile {
-        return Ok(printer.line(stored::modelfile(&store, &resolved)?.trim_end())?);
+        return Ok(printer.line(stored::modelfile(store.as_ref(), &resolved)?.trim_end())?);
     }
     let gguf = Gguf::open(&resolved.model)?;
     if arguments.template {
@@ -61,8 +61,8 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     }
     if arguments.json {
         let mut document = document(&gguf, arguments.tensors);
-        if let Some(manifest) = &resolved.manifest {
-            document["model"] = stored::document(&store, manifest, &resolved);
+        if let (Some(store), Some(manifest)) = (&store, &resolved.manifest) {
+            document["model"] = stored::document(store, manifest, &resolved);
         }
         let text = serde_json::to_string_pretty(&document).expect("keys are strings");
         return Ok(printer.line(&text)?);

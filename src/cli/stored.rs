@@ -59,7 +59,7 @@ pub(super) fn document(store: &Store, manifest: &Manifest, resolved: &Resolved) 
 }
 
 /// The Modelfile that makes this model from its files.
-pub(super) fn modelfile(store: &Store, resolved: &Resolved) -> Result<String, Failure> {
+pub(super) fn modelfile(store: Option<&Store>, resolved: &Resolved) -> Result<String, Failure> {
     let mut head = "# Written by nfl show --modelfile\n".to_owned();
     let path = |path: &std::path::Path| path.display().to_string();
     let mut modelfile = Modelfile {
@@ -72,8 +72,8 @@ pub(super) fn modelfile(store: &Store, resolved: &Resolved) -> Result<String, Fa
         ..Modelfile::default()
     };
     modelfile.from.extend(resolved.projector.as_deref().map(path));
-    match &resolved.manifest {
-        Some(manifest) => {
+    match (store, &resolved.manifest) {
+        (Some(store), Some(manifest)) => {
             let name = manifest.name.to_string();
             head.extend(["# To build on this model by its name: FROM ", &name, "\n"]);
             for layer in manifest.layers_of(Kind::Licence) {
@@ -84,7 +84,7 @@ pub(super) fn modelfile(store: &Store, resolved: &Resolved) -> Result<String, Fa
             modelfile.parser.clone_from(&manifest.parser);
         }
         // A file that is none is told here and not when the Modelfile is used.
-        None => drop(Gguf::open(&resolved.model)?),
+        _ => drop(Gguf::open(&resolved.model)?),
     }
     let text = modelfile.write().map_err(|problem| Failure::new(problem, None))?;
     Ok(format!("{head}\n{text}"))

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::Home;
@@ -93,22 +93,9 @@ fn a_killed_import_leaves_nothing_half() {
 /// Runs a script in a mount name space of its own; None, said on stderr, where that is not allowed.
 #[cfg(target_os = "linux")]
 fn mounted(home: &Home, script: &str, arguments: &[&Path]) -> Option<Ran> {
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script]);
-    command.arg(fixture::program()).args(arguments);
-    let template = home.command(&[]);
-    command.envs(template.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.current_dir(home.folder.path()).stdin(Stdio::null());
-    if Command::new("unshare").arg("true").status().is_err() {
-        eprintln!("skipped: no unshare");
-        return None;
-    }
-    let ran = Ran::of(command);
-    if ran.status == 77 || ran.stderr.contains("unshare") {
-        eprintln!("skipped: no mount of one's own: {}", ran.stderr);
-        return None;
-    }
-    Some(ran)
+    let mut command = fixture::isolated(&["--mount"], script, &home.command(&[]));
+    command.arg(fixture::program()).args(arguments).current_dir(home.folder.path());
+    fixture::ran_isolated(command)
 }
 
 /// Case 45: a full disk.
@@ -189,4 +176,27 @@ fn hostile_names_are_errors() {
     let long = "x".repeat(300);
     assert_eq!(home.run(&["run", &long, "x"]).status, 1);
     assert!(!home.path("home").exists());
+}
+
+/// A file by its path needs no store, so it runs where there is no place for one: no folder of the user's is known.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_runs_without_a_home() {
+    let home = Home::new();
+    let Some(file) = home.story("a.gguf") else { return };
+    fs::copy(&file, home.path("unnamed")).unwrap();
+    // Neither does the list of users know one, nor the system itself, which knows root everywhere.
+    fs::write(home.path("services"), "passwd: files\nhosts: files\n").unwrap();
+    let script = "mount --bind /dev/null /etc/passwd || exit 77\n\
+        mount --bind services /etc/nsswitch.conf || exit 77\n\
+        unset HOME NFL_HOME XDG_DATA_HOME\n\
+        for file in ./a.gguf \"file:$1\" unnamed; do\n\
+        \"$0\" run \"$file\" 'Once upon a time' --raw --temperature 0 --tokens 4 || exit 3; echo\n\
+        done\n\
+        \"$0\" show ./a.gguf > shown && \"$0\" show --modelfile ./a.gguf > shown || exit 4\n\
+        \"$0\" run tiny 'Once'";
+    let Some(ran) = mounted(&home, script, &[&file]) else { return };
+    let told: Vec<&str> = ran.stdout.lines().filter(|line| !line.is_empty()).collect();
+    assert!(told.len() == 3 && told.iter().all(|line| *line == told[0]), "{ran:?}");
+    assert!(ran.status == 1 && ran.stderr.contains("there is no home folder"), "{}", ran.stderr);
 }
