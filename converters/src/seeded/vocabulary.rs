@@ -11,21 +11,10 @@ use serde_json::json;
 
 use super::{SeededError, write_json};
 use crate::checkpoint::Folder;
+use crate::vocabulary;
 
-/// Files that belong to a tokenizer, as Hugging Face names them.
-const FILES: [&str; 9] = [
-    "tokenizer.model",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "generation_config.json",
-];
 /// One of these must be there.
-const NEEDED: [&str; 3] = ["tokenizer.model", "tokenizer.json", "vocab.json"];
+const NEEDED: [&str; 4] = ["tokenizer.model", "tokenizer.json", "vocab.json", "encoder.json"];
 
 /// `<unk>`, `<s>`, `</s>` and the 256 bytes.
 const FIXED: u64 = 3 + 256;
@@ -36,7 +25,7 @@ const SPACE: &str = "\u{2581}";
 pub(super) fn copy(source: &Path, target: &Path) -> Result<(), SeededError> {
     let folder = Folder::open(source)?;
     let mut is_complete = false;
-    for name in FILES {
+    for name in vocabulary::FILES {
         if let Some(path) = folder.file(name)? {
             fs::copy(&path, target.join(name)).map_err(|error| SeededError::io(&path, error))?;
             is_complete |= NEEDED.contains(&name);

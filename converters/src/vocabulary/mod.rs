@@ -31,6 +31,22 @@ use nfl_models::gguf::Metadata;
 pub use error::VocabularyError;
 use reading::Reading;
 
+/// Files beside a checkpoint's weights and `config.json` that conversion reads, where they are there.
+pub const FILES: [&str; 12] = [
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "encoder.json",
+    "vocab.bpe",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+];
+
 /// The `tokenizer.*` entries of a GGUF file, and where they came from.
 #[derive(Clone, Debug)]
 pub struct Vocabulary {

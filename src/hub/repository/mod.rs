@@ -5,6 +5,7 @@ mod push;
 mod search;
 mod wire;
 
+use nfl_converters::vocabulary;
 use reqwest::Url;
 use reqwest::header::LINK;
 
@@ -32,20 +33,8 @@ const FILES_MAX: usize = 20_000;
 /// Characters of a file's path.
 const PATH_CHARACTERS_MAX: usize = 300;
 
-/// Files of a checkpoint beside its weights, that conversion reads.
-const CHECKPOINT_FILES: [&str; 11] = [
-    "config.json",
-    "generation_config.json",
-    "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-];
+/// Files of a checkpoint that say what its weights are; those of its tokenizer come to them.
+const CHECKPOINT_FILES: [&str; 2] = ["config.json", "model.safetensors.index.json"];
 
 /// A hub, and who we are to it.
 #[derive(Debug)]
@@ -228,8 +217,10 @@ fn checkpoint(
     if !files.iter().any(|file| is_weights(&file)) {
         return Err(ChoiceError::NoCheckpoint { repository: repository.to_owned() });
     }
-    let is_wanted =
-        |file: &&RemoteFile| is_weights(file) || CHECKPOINT_FILES.contains(&file.path.as_str());
+    let is_wanted = |file: &&RemoteFile| {
+        let names = CHECKPOINT_FILES.iter().chain(&vocabulary::FILES);
+        is_weights(file) || names.into_iter().any(|name| *name == file.path)
+    };
     Ok(files.iter().filter(is_wanted).map(|file| (Kind::Other, file.clone())).collect())
 }
 
