@@ -109,7 +109,13 @@ impl<'a> Board<'a> {
             }
             return;
         }
-        let total: u64 = lines.iter().map(|line| line.sum(Meter::total)).sum();
+        // A file whose size nobody says is as long as what came of it.
+        let total: u64 = lines
+            .iter()
+            .map(|line| {
+                line.meters.iter().map(|meter| meter.total().max(meter.done())).sum::<u64>()
+            })
+            .sum();
         let done: u64 = lines.iter().map(|line| line.sum(Meter::done)).sum();
         if total == 0 {
             return;

@@ -40,19 +40,26 @@ pub(crate) struct Question {
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
+    /// Whether redirects are followed.
+    pub(crate) follows: bool,
 }
 
 impl Question {
     /// A question without a body.
     pub(crate) fn get() -> Self {
-        Self { method: Method::GET, headers: HeaderMap::new(), body: Vec::new() }
+        Self { method: Method::GET, headers: HeaderMap::new(), body: Vec::new(), follows: true }
+    }
+
+    /// A question without a body, by this method, whose answer is taken as it is.
+    pub(crate) fn plain(method: Method) -> Self {
+        Self { method, follows: false, ..Self::get() }
     }
 
     /// A question with a body of this type.
     pub(crate) fn send(method: Method, media_type: &str, body: Vec<u8>) -> Self {
         let media_type = HeaderValue::from_str(media_type).expect("a constant");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, media_type)]);
-        Self { method, headers, body }
+        Self { method, headers, body, follows: false }
     }
 
     /// A question with a JSON body.
@@ -84,8 +91,8 @@ impl Network {
     }
 
     async fn ask_once(&self, route: &Route, question: &Question) -> Result<Answer, HubError> {
-        let (mut response, route) = if question.method == Method::GET {
-            self.get(route, &question.headers).await?
+        let (mut response, route) = if question.follows {
+            self.follow(route, &question.method, &question.headers).await?
         } else {
             let mut route = route.clone();
             let mut request = Request::new(question.method.clone(), route.url.clone());

@@ -9,6 +9,7 @@ mod download;
 mod error;
 mod network;
 mod plan;
+mod probe;
 mod pull;
 mod registry;
 mod repository;
@@ -28,6 +29,7 @@ pub use download::{DownloadError, Limits, Meter};
 pub use error::HubError;
 use network::{Network, Route};
 pub use plan::{Item, Plan};
+use probe::State;
 pub use pull::PullError;
 use registry::Registry;
 pub use repository::{ChoiceError, Found, RemoteFile, Variant, fits};
@@ -158,22 +160,14 @@ impl Hub {
             ));
         }
         let file_name = segments.last().cloned().unwrap_or_default();
-        let item = Item {
-            kind: Kind::Model,
-            bytes: None,
-            digest: None,
-            media_type: None,
-            file_name: Some(file_name.clone()),
-            route: Route::new(url.clone(), None),
-            access: None,
-        };
-        Ok(Plan {
-            name: named(&file_name)?,
-            source: Source::new(Origin::Url, url.as_str()),
-            items: vec![item],
-            notes: Vec::new(),
-            is_checkpoint: false,
-        })
+        let name = named(&file_name)?;
+        let State { bytes, etag, modified, route } =
+            self.runtime.block_on(self.network.probe(&Route::new(url.clone(), None)))?;
+        let (kind, file_name) = (Kind::Model, Some(file_name));
+        let item =
+            Item { kind, bytes, digest: None, media_type: None, file_name, route, access: None };
+        let source = Source { etag, modified, ..Source::new(Origin::Url, url.as_str()) };
+        Ok(Plan { name, source, items: vec![item], notes: Vec::new(), is_checkpoint: false })
     }
 
     /// Sends a stored model to where its name says; `meters` are for its layers. Returns what the place calls it.

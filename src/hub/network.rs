@@ -56,17 +56,20 @@ pub(crate) struct Route {
     origin: Url,
     secret: Option<Secret>,
     reach: Reach,
+    /// The reach at the beginning.
+    origin_reach: Reach,
 }
 
 impl Route {
     /// A route to what the person named.
     pub(crate) fn new(url: Url, secret: Option<Secret>) -> Self {
-        Self { origin: url.clone(), url, secret, reach: Reach::Anywhere }
+        let (reach, origin_reach) = (Reach::Anywhere, Reach::Anywhere);
+        Self { origin: url.clone(), url, secret, reach, origin_reach }
     }
 
-    /// The same route before any redirect.
+    /// The same route before any redirect. What its beginning has turned out to be it stays.
     pub(crate) fn begun_again(&self) -> Self {
-        Self { url: self.origin.clone(), ..self.clone() }
+        Self { url: self.origin.clone(), reach: self.origin_reach, ..self.clone() }
     }
 
     /// The same route for somebody who proves nothing.
@@ -76,7 +79,8 @@ impl Route {
 
     /// The same route for somebody who proves something, to nobody but the host that the route has come to.
     pub(crate) fn with_secret_here(&self, secret: Secret) -> Self {
-        Self { origin: self.url.clone(), secret: Some(secret), ..self.clone() }
+        let (origin, origin_reach) = (self.url.clone(), self.reach);
+        Self { origin, origin_reach, secret: Some(secret), ..self.clone() }
     }
 
     /// Whether a redirect led away from the beginning.
@@ -138,14 +142,15 @@ impl Network {
     }
 
     /// Asks and follows redirects; returns the answer of whatever status, and the route that led to it.
-    pub(crate) async fn get(
+    pub(crate) async fn follow(
         &self,
         route: &Route,
+        method: &Method,
         headers: &HeaderMap,
     ) -> Result<(Response, Route), HubError> {
         let mut route = route.clone();
         for _ in 0..=HOPS_MAX {
-            let mut request = Request::new(Method::GET, route.url.clone());
+            let mut request = Request::new(method.clone(), route.url.clone());
             request.headers_mut().extend(headers.clone());
             let response = self.send(&mut route, request).await?;
             match target_of(&response, &route.url) {
@@ -186,8 +191,7 @@ impl Network {
         let host = route.url.host_str().unwrap_or_default();
         let is_proxied = settings::proxy(route.url.scheme(), host).is_some();
         let client = if is_proxied { self.proxied()? } else { self.direct(route.reach)? };
-        let response =
-            client.execute(request).await.map_err(|error| unreachable(&route.url, &error))?;
+        let response = client.execute(request).await.map_err(|error| failed(route, &error))?;
         // Through a proxy the address is the proxy's; what it leads to is public, as far as we know.
         let address = if is_proxied {
             literal(&route.url)
@@ -198,6 +202,9 @@ impl Network {
             Some(address) => route.reach.after(address),
             None => Reach::SentFrom(Zone::Public),
         };
+        if !route.was_redirected() {
+            route.origin_reach = route.reach;
+        }
         Ok(response)
     }
 }

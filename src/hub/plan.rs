@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::store::{Digest, Kind, Manifest, Reference, Source};
+use crate::store::{Digest, Kind, Manifest, Origin, Reference, Source};
 
 use super::network::Route;
 use super::registry::Access;
@@ -50,9 +50,26 @@ impl Plan {
                 .as_ref()
                 .map(|_| self.source.revision == model.source.revision);
         }
+        if self.source.origin == Origin::Url {
+            return self.is_same_state(model);
+        }
         let wanted: Option<Vec<Digest>> = self.items.iter().map(|item| item.digest).collect();
         let has: Vec<Digest> = model.layers.iter().map(|layer| layer.digest).collect();
         wanted.map(|wanted| wanted == has)
+    }
+
+    /// The same for a plain address, which tells no digest: by size and by what the server calls this state of the file.
+    fn is_same_state(&self, model: &Manifest) -> Option<bool> {
+        let (there, here) = (&self.source, &model.source);
+        if (here.origin, &here.path) != (Origin::Url, &there.path) {
+            return None;
+        }
+        let sizes = self.items.iter().zip(&model.layers);
+        if sizes.clone().any(|(item, layer)| item.bytes.is_some_and(|bytes| bytes != layer.bytes)) {
+            return Some(false);
+        }
+        let same = |a: &Option<String>, b: &Option<String>| Some(a.as_ref()? == b.as_ref()?);
+        same(&there.etag, &here.etag).or(same(&there.modified, &here.modified))
     }
 
     /// Bytes of all files together, as far as they are known.

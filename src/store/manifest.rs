@@ -73,6 +73,9 @@ pub struct Source {
     /// What the server calls this state of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
+    /// When the server says that the file was last changed, in its own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<String>,
     /// The digest of the manifest there, as that place writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,

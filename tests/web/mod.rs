@@ -8,6 +8,7 @@ mod login;
 mod registry;
 mod repository;
 mod server;
+mod url;
 
 use std::process::Command;
 use std::time::Instant;

@@ -54,7 +54,7 @@ pub(crate) fn registry(shelf: &Arc<Mutex<Shelf>>) -> Server {
     Server::start(move |request| answer(&mut shelf.lock().unwrap(), request))
 }
 
-fn answer(shelf: &mut Shelf, request: &Request) -> Answer {
+pub(crate) fn answer(shelf: &mut Shelf, request: &Request) -> Answer {
     let wanted = format!("Bearer {}", shelf.token);
     if request.path() == "/token" {
         return Answer::new(200, json!({"token": shelf.token}).to_string());

@@ -99,6 +99,15 @@ impl Answer {
         if etag.is_empty() { answer } else { answer.with("ETag", etag) }
     }
 
+    /// The whole file in chunks (RFC 9112 §7.1): nothing says how long it is.
+    pub(crate) fn chunked(content: &[u8]) -> Self {
+        let chunk =
+            |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
+        let mut body: Vec<u8> = content.chunks(60_000).flat_map(chunk).collect();
+        body.extend(b"0\r\n\r\n");
+        Self::new(200, body).with("Transfer-Encoding", "chunked")
+    }
+
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
@@ -122,7 +131,15 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", handler)
+    }
+
+    /// The same at an address of one's choice.
+    pub(crate) fn start_at(
+        address: &str,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let server = Self {
             address: listener.local_addr().unwrap(),
             log: Arc::default(),
@@ -218,7 +235,9 @@ fn write(mut stream: &TcpStream, request: &Request, answer: &Answer) -> std::io:
     let mut head = vec![format!("HTTP/1.1 {} Some words", answer.status)];
     head.extend(answer.headers.iter().map(|(name, value)| format!("{name}: {value}")));
     let has = |name: &str| answer.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
-    if !has("content-length") && !has("transfer-encoding") {
+    // A body without a length, whose end is the end of the connection.
+    let is_open = has("connection");
+    if !has("content-length") && !has("transfer-encoding") && !is_open {
         head.push(format!("Content-Length: {}", body.len()));
     }
     stream.write_all((head.join("\r\n") + "\r\n\r\n").as_bytes())?;
@@ -243,5 +262,5 @@ fn write(mut stream: &TcpStream, request: &Request, answer: &Answer) -> std::io:
             }
         }
     }
-    Ok(answer.cut_after.is_none())
+    Ok(answer.cut_after.is_none() && !is_open)
 }

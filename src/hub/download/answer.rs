@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::StatusCode;
 use reqwest::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName,
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, TRANSFER_ENCODING,
 };
 
 use super::super::error::HubError;
@@ -28,6 +28,8 @@ pub(super) struct Asked {
 pub(super) struct Granted {
     /// The file's size; None when the server does not say.
     pub(super) total: Option<u64>,
+    /// Whether a body that was cut off can be told from one that is whole.
+    pub(super) ends: bool,
     /// The file's version, when it is one that comparing bytes would confirm (a strong ETag).
     pub(super) etag: Option<String>,
     /// Where in the file the body begins.
@@ -90,7 +92,11 @@ pub(super) fn judge(
     }
     let length = text(headers, CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     let granted = if status == StatusCode::OK {
-        Granted { total: length, etag, start: 0, ranges: false }
+        // The last chunk is an empty one (RFC 9112 §7.1); a body without it is an error of the connection.
+        let is_chunked = text(headers, TRANSFER_ENCODING)
+            .is_some_and(|encoding| encoding.trim().to_ascii_lowercase().ends_with("chunked"));
+        let ends = length.is_some() || is_chunked;
+        Granted { total: length, ends, etag, start: 0, ranges: false }
     } else {
         let range = text(headers, CONTENT_RANGE).and_then(parse_range);
         let Some((start, end, total)) = range else {
@@ -100,7 +106,8 @@ pub(super) fn judge(
             let said = format!("bytes {start} to {end} where {} was asked for", asked.start);
             return Err(Trouble::again(format!("the server sends {said}")));
         }
-        Granted { total: total.or(asked.total), etag, start, ranges: true }
+        let total = total.or(asked.total);
+        Granted { total, ends: total.is_some(), etag, start, ranges: true }
     };
     if let (Some(expected), Some(total)) = (asked.total, granted.total)
         && expected != total
@@ -157,7 +164,7 @@ mod tests {
             answer(206, &[("content-range", "bytes 100-999/1000"), ("content-length", "900")]);
         assert_eq!(
             good.unwrap(),
-            Granted { total: Some(1000), etag: None, start: 100, ranges: true }
+            Granted { total: Some(1000), ends: true, etag: None, start: 100, ranges: true }
         );
         for range in
             ["bytes 99-999/1000", "bytes 0-899/1000", "bytes 100-1000/1000", "bytes 100-", ""]
@@ -188,6 +195,16 @@ mod tests {
     fn a_server_without_parts_starts_at_the_beginning() {
         let whole = answer(200, &[("content-length", "1000"), ("etag", "\"v1\"")]).unwrap();
         assert_eq!((whole.start, whole.ranges), (0, false));
+    }
+
+    #[test]
+    fn a_body_without_a_length_ends_with_its_last_chunk() {
+        let asked = Asked { start: 0, total: None, etag: None };
+        let ends = |headers: &HeaderMap| judge(StatusCode::OK, headers, &asked, "x").unwrap().ends;
+        assert!(!ends(&HeaderMap::new()));
+        for (name, value) in [(TRANSFER_ENCODING, "Chunked"), (CONTENT_LENGTH, "5")] {
+            assert!(ends(&HeaderMap::from_iter([(name, value.parse().unwrap())])), "{value}");
+        }
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub(super) struct Flow {
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) meter: Arc<Meter>,
     pub(super) limits: Limits,
-    /// Whether somebody knows what the file must be; only then may its size stay unsaid.
+    /// Whether somebody knows what the file must be; only then may its end stay unsaid.
     pub(super) digest_known: bool,
     work: Option<Work>,
     sink: Option<Sink>,
@@ -256,11 +256,11 @@ impl Flow {
         }
         self.ranges = granted.ranges;
         let Some(mut work) = self.work.take() else { return Ok(None) };
-        if granted.total.is_none() && !self.digest_known {
+        if granted.total.is_none() && !granted.ends && !self.digest_known {
             let place = super::super::network::place(
                 &self.line.route.lock().expect("nothing panics with it").url,
             );
-            let what = "it does not say how long the file is, so that a cut could not be noticed";
+            let what = "it does not say where the file ends, so that a cut could not be noticed";
             return Err(HubError::Protocol { place, what: what.to_owned() }.into());
         }
         work.total = work.total.or(granted.total);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderValue, IF_RANGE, RANGE};
-use reqwest::{Response, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -111,12 +111,14 @@ impl Line {
         let mut is_renewed = false;
         loop {
             let route = self.route.lock().expect("nothing panics with it").clone();
-            let (response, used) = self.network.get(&route, &headers).await.map_err(trouble)?;
+            let answer = self.network.follow(&route, &Method::GET, &headers).await;
+            let (response, used) = answer.map_err(trouble)?;
             let (status, head) = (response.status(), response.headers());
             if start == 0 && size_of_unsatisfied(status, head) == Some(0) && total.unwrap_or(0) == 0
             {
                 // An empty file has no part to give.
-                let granted = Granted { total: Some(0), etag: None, start: 0, ranges: true };
+                let granted =
+                    Granted { total: Some(0), ends: true, etag: None, start: 0, ranges: true };
                 return Ok((response, granted));
             }
             match judge(status, head, &asked, &place(&used.url)) {

@@ -91,7 +91,7 @@ impl Registry<'_> {
     }
 
     async fn has(&self, digest: &Digest) -> Result<bool, HubError> {
-        let question = Question { method: Method::HEAD, ..Question::get() };
+        let question = Question::plain(Method::HEAD);
         let answer = self.ask(&format!("blobs/{digest}"), "pull,push", &question).await?;
         match answer.status {
             StatusCode::OK => Ok(true),
@@ -107,7 +107,7 @@ impl Registry<'_> {
         &self,
         digest: &Digest,
     ) -> Result<super::super::network::Route, HubError> {
-        let question = Question { method: Method::POST, ..Question::get() };
+        let question = Question::plain(Method::POST);
         let answer = self.ask("blobs/uploads/", "pull,push", &question).await?.success()?;
         let location = answer.headers.get(LOCATION).and_then(|value| value.to_str().ok());
         let url = location.and_then(|location| answer.route.url.join(location).ok());
