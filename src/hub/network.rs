@@ -227,6 +227,11 @@ fn target_of(response: &Response, base: &Url) -> Option<Result<Url, HubError>> {
     Some(target.ok_or(HubError::Redirect { from, to, reason: "it names no address" }))
 }
 
+/// All addresses of a name are out of reach.
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads into a private network")]
+struct OutOfReach;
+
 /// Resolves names to the addresses within a reach, for the connection that is then made.
 struct Within(Reach);
 
@@ -238,7 +243,7 @@ impl Resolve for Within {
             let allowed: Vec<SocketAddr> =
                 found.filter(|address| reach.allows(address.ip())).collect();
             if allowed.is_empty() {
-                return Err("the name leads into a private network".into());
+                return Err(OutOfReach.into());
             }
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
@@ -279,8 +284,21 @@ pub(crate) fn place(url: &Url) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
-fn unreachable(url: &Url, error: &reqwest::Error) -> HubError {
-    HubError::Unreachable { place: place(url), reason: causes(error) }
+/// Why there is no answer: the network's doing, or our own rule for names.
+fn failed(route: &Route, error: &reqwest::Error) -> HubError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        if inner.is::<OutOfReach>() {
+            let (from, to) = (place(&route.origin), place(&route.url));
+            return HubError::Redirect {
+                from,
+                to,
+                reason: "the name leads into a private network",
+            };
+        }
+        cause = inner.source();
+    }
+    HubError::Unreachable { place: place(&route.url), reason: causes(error) }
 }
 
 /// The innermost causes of an error of the HTTP library; its outer words quote URLs with their queries.

@@ -1,10 +1,13 @@
 //! The network: servers of the tests' own, their faults, and what `nfl` makes of them.
 
+mod crowd;
 mod download;
 mod hub_server;
 mod index;
 mod kill;
 mod login;
+#[cfg(target_os = "linux")]
+mod reach;
 mod registry;
 mod repository;
 mod server;
