@@ -7,6 +7,7 @@
 pub mod blocks;
 pub mod embedding;
 pub mod experts;
+pub mod fake;
 pub mod frames;
 pub mod grammar;
 mod inquiry;
