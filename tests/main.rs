@@ -25,3 +25,4 @@ mod store;
 mod tokenizers;
 mod vulkan;
 mod web;
+mod wire;
