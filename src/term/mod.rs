@@ -5,6 +5,7 @@
 
 pub mod editor;
 pub mod interrupt;
+pub mod log;
 pub mod progress;
 pub mod table;
 pub mod units;
