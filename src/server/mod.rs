@@ -9,12 +9,16 @@
 
 mod anthropic;
 mod body;
+mod call;
+mod listen;
 mod native;
 mod ollama;
 mod openai;
+mod openapi;
 mod page;
 mod problem;
 mod reply;
+mod routes;
 mod security;
 
 use std::io;
@@ -22,12 +26,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
+use axum::extract::Request;
+use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::chat::pool::Pool;
 use crate::hardware;
+use problem::{Kind, Problem};
+use routes::{Routes, Table};
+use security::Gate;
+
+pub use security::{
+    Action, Key, KeyError, KeyRule, Keyring, Limits, Scope, Security, Tls, last_actions, record,
+};
 
 /// Threads that carry events of replies to their clients, and wait meanwhile.
 const REPLY_THREADS_MAX: usize = 2048;
@@ -42,6 +54,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Who may ask, and how much.
+    pub security: Security,
 }
 
 /// What all requests share.
@@ -49,6 +63,9 @@ pub struct Config {
 struct Server {
     config: Config,
     pool: Pool,
+    /// What is known of all routes.
+    table: Table,
+    gate: Gate,
     started: Instant,
 }
 
@@ -59,7 +76,7 @@ pub struct Running {
     server: Arc<Server>,
     stop: watch::Sender<bool>,
     runtime: Option<tokio::runtime::Runtime>,
-    serving: Option<tokio::task::JoinHandle<io::Result<()>>>,
+    serving: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// Starts to listen.
@@ -73,30 +90,35 @@ pub fn start(config: Config, pool: Pool) -> io::Result<Running> {
         .thread_name("nfl-serve")
         .enable_all()
         .build()?;
-    let listener = runtime.block_on(TcpListener::bind(config.address))?;
-    let address = listener.local_addr()?;
-    let server = Arc::new(Server { config, pool, started: Instant::now() });
+    let tls = config.security.tls.as_ref().map(listen::acceptor).transpose()?;
+    let socket = runtime.block_on(TcpListener::bind(config.address))?;
+    let address = socket.local_addr()?;
+    let home = pool.store().map_err(io::Error::other)?.home().to_owned();
+    let gate = Gate::new(&config.security, address.ip(), &home)?;
+    let limits = config.security.limits.clone();
+    let (router, table) = routes().parts();
+    let server = Arc::new(Server { config, pool, table, gate, started: Instant::now() });
+    let router = security::guard(router.fallback(unknown), &server).with_state(Arc::clone(&server));
     let (stop, stopped) = watch::channel(false);
-    let application = router(&server);
-    let serving = runtime.spawn(async move {
-        let mut stopped = stopped;
-        axum::serve(listener, application.into_make_service_with_connect_info::<SocketAddr>())
-            .with_graceful_shutdown(async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            })
-            .await
-    });
+    let listener = listen::Listener { socket, tls, limits };
+    let serving = runtime.spawn(listen::serve(listener, router, stopped));
     Ok(Running { address, server, stop, runtime: Some(runtime), serving: Some(serving) })
 }
 
-fn router(server: &Arc<Server>) -> Router {
-    let routes = Router::new()
-        .merge(page::router())
-        .merge(native::router())
-        .merge(ollama::router())
-        .merge(openai::router())
-        .merge(anthropic::router());
-    security::guard(routes, server).with_state(Arc::clone(server))
+/// All routes; a dialect is one line here.
+fn routes() -> Routes {
+    Routes::new("server", body::refusal)
+        .and(page::routes())
+        .and(openapi::routes())
+        .and(native::routes())
+        .undescribed(ollama::router())
+        .undescribed(openai::router())
+        .undescribed(anthropic::router())
+}
+
+async fn unknown(request: Request) -> Response {
+    let text = format!("there is no {} {} here", request.method(), request.uri().path());
+    body::refusal(&Problem::new(Kind::NotFound, text))
 }
 
 impl Running {
@@ -121,10 +143,10 @@ impl Running {
         let deadline = Instant::now() + CLOSING_TIME;
         let mut result = Ok(());
         if let Some(serving) = self.serving.take() {
-            let ended = runtime.block_on(tokio::time::timeout(CLOSING_TIME, serving));
-            if let Ok(Ok(outcome)) = ended {
-                result = outcome;
-            }
+            let ended =
+                runtime.block_on(async { tokio::time::timeout(CLOSING_TIME, serving).await });
+            // Replies that go on after their time end with their models.
+            result = ended.unwrap_or(Ok(())).map_err(io::Error::other);
         }
         self.server.pool.close(deadline);
         runtime.shutdown_timeout(Duration::from_secs(1));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Server;
+use super::call::Call;
 use super::problem::{Kind, Problem};
 use crate::chat::pool::{Ask, Lease};
 use crate::chat::{Event, Request};
@@ -32,6 +33,7 @@ pub(super) enum Step {
 pub(super) struct Reply {
     steps: mpsc::Receiver<Result<Step, Problem>>,
     cancel: Cancel,
+    call: Option<Arc<Call>>,
     /// A step that was looked at already.
     first: Option<Result<Step, Problem>>,
 }
@@ -45,6 +47,10 @@ impl Reply {
     ) -> Self {
         let (sender, steps) = mpsc::channel(EVENTS_WAITING_MAX);
         let cancel = ask.cancel.clone();
+        let call = Call::current();
+        if let Some(call) = &call {
+            call.asks(&ask.name);
+        }
         let server = Arc::clone(server);
         tokio::task::spawn_blocking(move || {
             if let Err(problem) = answer(&server, &ask, request, &sender) {
@@ -52,14 +58,20 @@ impl Reply {
                 let _ = sender.blocking_send(Err(problem));
             }
         });
-        Self { steps, cancel, first: None }
+        Self { steps, cancel, call, first: None }
     }
 
     /// The next step; None after the last one.
     pub(super) async fn next(&mut self) -> Option<Result<Step, Problem>> {
         match self.first.take() {
             Some(first) => Some(first),
-            None => self.steps.recv().await,
+            None => {
+                let step = self.steps.recv().await?;
+                if let (Some(call), Ok(Step::Event(event))) = (&self.call, &step) {
+                    call.note(event);
+                }
+                Some(step)
+            }
         }
     }
 

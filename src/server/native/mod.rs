@@ -2,18 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
-use axum::routing::get;
 use serde_json::json;
 
 use super::Server;
 use super::body;
+use super::routes::{Access, Routes};
 
 /// The routes.
-pub(super) fn router() -> Router<Arc<Server>> {
-    Router::new().route("/health", get(health))
+pub(super) fn routes() -> Routes {
+    Routes::new("nfl", body::refusal).get(
+        "/health",
+        Access::Open,
+        "Says that the server is there",
+        health,
+    )
 }
 
 async fn health(State(server): State<Arc<Server>>) -> Response {

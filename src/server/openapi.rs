@@ -1,0 +1,170 @@
+//! The OpenAPI document, made from the routes as they are registered and from the types that they read and write.
+//!
+//! Schemas come from `schemars`, which derives them beside `serde`; crates that describe whole routes (`utoipa`) want an
+//! attribute of many lines at every handler, and would not notice a route without one. Here a route cannot be registered
+//! without its description.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::Server;
+use super::body;
+use super::routes::{Access, Route, Routes, Table};
+
+/// The routes.
+pub(super) fn routes() -> Routes {
+    Routes::new("nfl", body::refusal).get("/openapi.json", Access::Open, "This document", answer)
+}
+
+async fn answer(State(server): State<Arc<Server>>) -> Response {
+    body::json(200, &document(&server.table))
+}
+
+/// The document of these routes (<https://spec.openapis.org/oas/v3.1.1.html>).
+fn document(table: &Table) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut schemas = settings.into_generator();
+    let mut paths: Map<String, Value> = Map::new();
+    for route in table.routes() {
+        // A star stands for many parts of a path, for which the standard has no word.
+        let path = route.path.replace("{*", "{");
+        let methods = paths.entry(path).or_insert_with(|| json!({}));
+        methods[route.method.to_ascii_lowercase()] = operation(route, &mut schemas);
+    }
+    json!({
+        "openapi": "3.1.1",
+        "info": {
+            "title": "nfl",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The models of this machine, in the dialects of Ollama, OpenAI and Anthropic.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": {
+                "bearer": { "type": "http", "scheme": "bearer" },
+                "header": { "type": "apiKey", "in": "header", "name": "x-api-key" },
+            },
+        },
+    })
+}
+
+fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
+    let mut content = Map::new();
+    if let Some(schema) = route.gives {
+        content.insert("application/json".to_owned(), json!({ "schema": schema(schemas) }));
+    }
+    if let Some(content_type) = route.content_type {
+        content.insert(content_type.to_owned(), json!({}));
+    }
+    let mut done = json!({ "description": "done" });
+    if !content.is_empty() {
+        done["content"] = content.into();
+    }
+    let mut operation = json!({
+        "operationId": name(route),
+        "summary": route.summary,
+        "tags": [route.dialect],
+        "responses": {
+            "200": done,
+            "default": { "description": "what went wrong", "content": { "application/json": {} } },
+        },
+    });
+    if let Some(schema) = route.takes {
+        let body = json!({ "schema": schema(schemas) });
+        operation["requestBody"] =
+            json!({ "required": true, "content": { "application/json": body } });
+    }
+    let parameters: Vec<Value> = parameters(route.path)
+        .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
+        .collect();
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    operation["security"] = match route.access {
+        Access::Open => json!([]),
+        // An empty one says that it may do without: where nobody made keys, nobody is asked for one.
+        Access::Infer | Access::Manage => json!([{ "bearer": [] }, { "header": [] }, {}]),
+    };
+    operation["x-scope"] = match route.access {
+        Access::Open => Value::Null,
+        Access::Infer => "infer".into(),
+        Access::Manage => "manage".into(),
+    };
+    operation
+}
+
+/// `get_api_blobs_digest`.
+fn name(route: &Route) -> String {
+    let path = route.path.split(|c: char| !c.is_ascii_alphanumeric());
+    let parts = path.filter(|part| !part.is_empty()).map(str::to_ascii_lowercase);
+    let method = route.method.to_ascii_lowercase();
+    std::iter::once(method).chain(parts).collect::<Vec<_>>().join("_")
+}
+
+/// Names in the braces of a path.
+fn parameters(path: &str) -> impl Iterator<Item = &str> {
+    let inside = path.split('{').skip(1).filter_map(|part| part.split('}').next());
+    inside.map(|name| name.trim_start_matches('*'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(schemars::JsonSchema)]
+    struct Sent {
+        _text: String,
+        _more: Option<Box<Sent>>,
+    }
+
+    async fn nothing() {}
+
+    #[test]
+    fn what_is_registered_is_described() {
+        let (_, table) = Routes::new("test", body::refusal)
+            .post("/api/{*name}", Access::Manage, "Does it", nothing)
+            .takes::<Sent>()
+            .gives::<Vec<Sent>>()
+            .sends("application/x-ndjson")
+            .get("/api/{*name}", Access::Open, "Shows it", nothing)
+            .parts();
+        let document = document(&table);
+        let post = &document["paths"]["/api/{name}"]["post"];
+        assert_eq!(post["operationId"], "post_api_name");
+        assert_eq!(post["parameters"][0]["name"], "name");
+        assert_eq!(post["x-scope"], "manage");
+        let sent = "#/components/schemas/Sent";
+        assert_eq!(post["requestBody"]["content"]["application/json"]["schema"]["$ref"], sent);
+        let given = &post["responses"]["200"]["content"];
+        assert_eq!(given["application/json"]["schema"]["items"]["$ref"], sent);
+        assert!(given["application/x-ndjson"].is_object());
+        assert_eq!(document["components"]["schemas"]["Sent"]["type"], "object");
+        assert_eq!(document["paths"]["/api/{name}"]["get"]["security"], json!([]));
+    }
+
+    #[test]
+    fn every_route_of_the_server_is_in_the_document() {
+        let (_, table) = super::super::routes().parts();
+        let document = document(&table);
+        for route in table.routes() {
+            let path = route.path.replace("{*", "{");
+            let found = &document["paths"][path][route.method.to_ascii_lowercase()];
+            assert_eq!(found["summary"], route.summary, "{} {}", route.method, route.path);
+            assert!(!route.summary.is_empty() && !route.summary.ends_with('.'), "{}", route.path);
+        }
+        let names: Vec<String> = table.routes().iter().map(name).collect();
+        let mut once = names.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), names.len(), "names of operations are one each: {names:?}");
+    }
+}

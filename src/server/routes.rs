@@ -1,0 +1,201 @@
+//! Routes: one line each registers a route, says who may use it, and describes it for the OpenAPI document.
+//!
+//! There is no other way to register one, so that no route can be without an owner or a description.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::response::Response;
+use axum::routing::{MethodFilter, on};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::Server;
+use super::problem::Problem;
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Everybody whose host and origin are in order, with a key or without.
+    Open,
+    /// Keys of both scopes: whatever asks models, and shows which there are.
+    Infer,
+    /// Keys that manage only: whatever changes models, or what is loaded for all.
+    Manage,
+}
+
+/// How a dialect words what went wrong.
+pub(super) type Words = fn(&Problem) -> Response;
+
+/// A type's schema.
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What is known of a route.
+#[derive(Debug, Clone)]
+pub(super) struct Route {
+    /// `GET`, `POST`, …
+    pub(super) method: &'static str,
+    /// As axum matches it: `/api/blobs/{digest}`.
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    /// What it does, in a line.
+    pub(super) summary: &'static str,
+    /// Whose it is, for readers of the document.
+    pub(super) dialect: &'static str,
+    /// The JSON body that it takes.
+    pub(super) takes: Option<SchemaOf>,
+    /// The JSON that it gives.
+    pub(super) gives: Option<SchemaOf>,
+    /// The content type of a streamed answer, or of one that is no JSON.
+    pub(super) content_type: Option<&'static str>,
+    pub(super) words: Words,
+}
+
+/// Routes of one dialect, or of all.
+#[derive(Debug)]
+pub(super) struct Routes {
+    router: Router<Arc<Server>>,
+    described: Vec<Route>,
+    dialect: &'static str,
+    words: Words,
+}
+
+impl Routes {
+    /// No routes yet, of a dialect that words problems so.
+    pub(super) fn new(dialect: &'static str, words: Words) -> Self {
+        Self { router: Router::new(), described: Vec::new(), dialect, words }
+    }
+
+    /// A route that is asked with GET, and with HEAD.
+    pub(super) fn get<T: 'static>(
+        self,
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        handler: impl Handler<T, Arc<Server>>,
+    ) -> Self {
+        self.add(("GET", path), access, summary, MethodFilter::GET, handler)
+    }
+
+    /// A route that is asked with POST.
+    pub(super) fn post<T: 'static>(
+        self,
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        handler: impl Handler<T, Arc<Server>>,
+    ) -> Self {
+        self.add(("POST", path), access, summary, MethodFilter::POST, handler)
+    }
+
+    /// A route that is asked with DELETE.
+    pub(super) fn delete<T: 'static>(
+        self,
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        handler: impl Handler<T, Arc<Server>>,
+    ) -> Self {
+        self.add(("DELETE", path), access, summary, MethodFilter::DELETE, handler)
+    }
+
+    /// A route that is asked with HEAD only.
+    pub(super) fn head<T: 'static>(
+        self,
+        path: &'static str,
+        access: Access,
+        summary: &'static str,
+        handler: impl Handler<T, Arc<Server>>,
+    ) -> Self {
+        self.add(("HEAD", path), access, summary, MethodFilter::HEAD, handler)
+    }
+
+    fn add<T: 'static>(
+        mut self,
+        (method, path): (&'static str, &'static str),
+        access: Access,
+        summary: &'static str,
+        filter: MethodFilter,
+        handler: impl Handler<T, Arc<Server>>,
+    ) -> Self {
+        self.router = self.router.route(path, on(filter, handler));
+        self.described.push(Route {
+            method,
+            path,
+            access,
+            summary,
+            dialect: self.dialect,
+            takes: None,
+            gives: None,
+            content_type: None,
+            words: self.words,
+        });
+        self
+    }
+
+    /// The last route takes this as its JSON body.
+    pub(super) fn takes<B: JsonSchema>(mut self) -> Self {
+        self.last().takes = Some(SchemaGenerator::subschema_for::<B>);
+        self
+    }
+
+    /// The last route gives this as JSON.
+    pub(super) fn gives<B: JsonSchema>(mut self) -> Self {
+        self.last().gives = Some(SchemaGenerator::subschema_for::<B>);
+        self
+    }
+
+    /// The last route gives content of this type, always or when it streams.
+    pub(super) fn sends(mut self, content_type: &'static str) -> Self {
+        self.last().content_type = Some(content_type);
+        self
+    }
+
+    fn last(&mut self) -> &mut Route {
+        self.described.last_mut().expect("a description follows its route")
+    }
+
+    /// These routes and others.
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.described.extend(other.described);
+        self
+    }
+
+    /// Routes that do not describe themselves yet: where keys are asked for, they need one that manages.
+    pub(super) fn undescribed(mut self, router: Router<Arc<Server>>) -> Self {
+        self.router = self.router.merge(router);
+        self
+    }
+
+    /// The router, and what is known of its routes.
+    pub(super) fn parts(self) -> (Router<Arc<Server>>, Table) {
+        let index = self.described.iter().enumerate();
+        let index = index.map(|(at, route)| ((route.method, route.path), at)).collect();
+        (self.router, Table { routes: self.described, index })
+    }
+}
+
+/// What is known of all routes.
+#[derive(Debug)]
+pub(super) struct Table {
+    routes: Vec<Route>,
+    index: HashMap<(&'static str, &'static str), usize>,
+}
+
+impl Table {
+    /// All of them, in the order in which they were registered.
+    pub(super) fn routes(&self) -> &[Route] {
+        &self.routes
+    }
+
+    /// The route that answers a method on a path as axum matched it. What GET answers answers HEAD too.
+    pub(super) fn find<'a>(&'a self, method: &'a str, path: &'a str) -> Option<&'a Route> {
+        let at = self.index.get(&(method, path)).or_else(|| match method {
+            "HEAD" => self.index.get(&("GET", path)),
+            _ => None,
+        })?;
+        self.routes.get(*at)
+    }
+}
