@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which file answers it.
 
+mod audit;
 mod bench;
 mod constraint;
 mod convert;
@@ -11,6 +12,7 @@ mod failure;
 mod fit;
 mod guessing;
 mod import;
+mod keys;
 mod list;
 mod loading;
 mod model;
@@ -30,6 +32,7 @@ mod rm;
 mod run;
 mod sampling;
 mod search;
+mod security;
 mod serve;
 mod show;
 mod steering;
@@ -80,6 +83,8 @@ enum Command {
     Outdated(outdated::Arguments),
     Run(Box<run::Arguments>),
     Serve(serve::Arguments),
+    Keys(keys::Arguments),
+    Audit(audit::Arguments),
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
     Bench(Box<bench::Arguments>),
@@ -146,6 +151,8 @@ fn dispatch(mut command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Pull(arguments) => pull::run(&arguments, printer),
         Command::Push(arguments) => push::run(&arguments, printer),
         Command::Serve(arguments) => serve::run(&arguments, printer),
+        Command::Keys(arguments) => keys::run(&arguments, printer),
+        Command::Audit(arguments) => audit::run(&arguments, printer),
         Command::Search(arguments) => search::run(&arguments, printer),
         Command::Outdated(arguments) => outdated::run(&arguments, printer),
         Command::List(arguments) => list::run(&arguments, printer),

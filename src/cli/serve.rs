@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::loading;
+use super::security::SecurityArguments;
 use crate::chat::pool::{KeepAlive, Pool, PoolOptions, Workers};
 use crate::engine::plan::Wishes;
 use crate::server::{self, Config};
@@ -30,6 +31,8 @@ pub(super) struct Arguments {
     /// The port to listen on.
     #[arg(long, value_name = "N", default_value_t = PORT)]
     port: u16,
+    #[command(flatten)]
+    security: SecurityArguments,
 }
 
 pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failure> {
@@ -43,12 +46,13 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
         queue_max: 512,
         wishes: Wishes::default(),
     };
-    let pool = Pool::new(home, Box::new(Workers { program: loading::program()? }), options);
+    let pool = Pool::new(home.clone(), Box::new(Workers { program: loading::program()? }), options);
     let address = SocketAddr::new(arguments.host, arguments.port);
-    let config = Config { address, body_bytes_max: BODY_BYTES_MAX };
+    let security = arguments.security.read(address.ip(), &home, printer)?;
+    let config = Config { address, body_bytes_max: BODY_BYTES_MAX, security };
     let running = server::start(config, pool)
         .map_err(|error| Failure::new(format!("cannot listen on {address}: {error}"), None))?;
-    printer.say(&format!("listening on http://{}", running.address()));
+    printer.say(&format!("listening on {}://{}", arguments.security.scheme(), running.address()));
     interrupt::wait();
     printer.say("ending");
     running.stop().map_err(|error| Failure::new(format!("the server: {error}"), None))

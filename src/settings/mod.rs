@@ -1,5 +1,6 @@
 //! What the environment says; the only reader of environment variables.
 
+mod access;
 mod network;
 
 use std::ffi::OsString;
@@ -7,6 +8,7 @@ use std::path::PathBuf;
 
 use directories::{BaseDirs, ProjectDirs};
 
+pub use access::{allowed_hosts, allowed_origins};
 pub use network::{hub_endpoint, hub_token, offline, proxy, registry_login_files, registry_token};
 
 /// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
