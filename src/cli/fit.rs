@@ -10,9 +10,10 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::loading;
-use super::placement::{Asking, Here, PlacementArguments, with_usable_prediction};
+use super::placement::PlacementArguments;
 use crate::engine::plan::{
-    ComputeSource, Gpu, Machine, MainMemory, Plan, plan, plan_with_draft, this_machine,
+    Asking, ComputeSource, Gpu, Here, Machine, MainMemory, Plan, plan, plan_with_draft,
+    this_machine, with_usable_prediction,
 };
 use crate::term::{Printer, table, units};
 

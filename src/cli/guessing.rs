@@ -7,8 +7,8 @@ use nfl_models::gguf::Gguf;
 use nfl_models::prediction;
 
 use super::failure::Failure;
-use super::placement::Guessers;
 use crate::engine::options::Speculation;
+use crate::engine::plan::Guessers;
 
 /// How tokens are guessed.
 #[derive(Debug, Args)]

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use super::failure::Failure;
-use super::placement::Planned;
 use crate::engine::frames::LoadInfo;
+use crate::engine::plan::Planned;
 use crate::engine::process::OnProgress;
 use crate::term::progress::Progress;
 use crate::term::{Printer, interrupt};

@@ -3,20 +3,10 @@
 use std::path::Path;
 
 use clap::Args;
-use nfl_models::gguf::Gguf;
-use nfl_models::{Footprint, prediction, preflight};
 
 use super::failure::Failure;
-use crate::engine::options::{
-    BATCH_TOKENS_MAX, CacheType, ContextOptions, DraftRequest, ExpertReading, FlashAttention,
-    LoadMode, LoadRequest, ModelOptions, TensorOverride,
-};
-use crate::engine::plan::tuned::{self, Tuned};
-use crate::engine::plan::{
-    Machine, Plan, PlanError, Wishes, plan, plan_reserved, plan_with_draft, this_machine,
-};
-use crate::engine::reserve::{Reserved, reserved};
-use crate::hardware;
+use crate::engine::options::{CacheType, ExpertReading, LoadMode, LoadRequest, TensorOverride};
+use crate::engine::plan::{FileLoad, Guessers, Planned, Wishes, this_machine};
 use crate::store::Parameters;
 
 /// What is not asked for is planned: see `nfl fit`.
@@ -93,45 +83,6 @@ fn tensor_override(text: &str) -> Result<TensorOverride, String> {
     Ok(TensorOverride { pattern: pattern.to_owned(), device: device.to_owned() })
 }
 
-/// The footprint of a model whose layer that guesses further tokens is loaded if it can be used.
-pub(super) fn with_usable_prediction(footprint: Footprint, gguf: &Gguf) -> Footprint {
-    match prediction::find(gguf) {
-        Ok(_) => footprint,
-        Err(_) => footprint.without_prediction(),
-    }
-}
-
-/// A plan and what it rests on.
-pub(super) struct Planned {
-    pub(super) plan: Plan,
-    /// What measuring had found, when it was used.
-    pub(super) tuned: Option<Tuned>,
-    /// Of the draft model, when there is one whose tensors are known.
-    pub(super) draft: Option<Plan>,
-}
-
-/// What guesses for a model, and takes memory beside it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Guessers<'a> {
-    /// A small model.
-    pub(super) draft: Option<&'a Path>,
-    /// The model's own layer for it, where the file has one that can be used.
-    pub(super) prediction: bool,
-}
-
-/// What can be known of a file without loading it; None where nothing can be planned. The layer that guesses further
-/// tokens is counted with `prediction`, and where it can be used.
-fn footprint(file: &Path, prediction: bool) -> Option<Footprint> {
-    let gguf = Gguf::open(file).ok()?;
-    preflight(&gguf).ok()?;
-    let footprint = Footprint::of(&gguf).ok()?;
-    Some(if prediction {
-        with_usable_prediction(footprint, &gguf)
-    } else {
-        footprint.without_prediction()
-    })
-}
-
 impl PlacementArguments {
     /// What a stored model carries, where nothing else was asked for. What the planner decides better for each machine
     /// (layers on GPUs, threads, batches) is left to it.
@@ -158,17 +109,15 @@ impl PlacementArguments {
         }
     }
 
-    /// What a worker is asked to load: as planned, or as asked where nothing can be planned (an architecture whose
-    /// tensors are not known here, or a file that the worker will refuse with its own words).
-    ///
-    /// What guesses is planned beside it.
+    /// What a worker is asked to load. What guesses is planned beside it.
     pub(super) fn request(
         &self,
         file: &Path,
         guessers: Guessers<'_>,
         program: &Path,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        self.request_for(file, guessers, program, &self.wishes())
+        let load = FileLoad { guessers, ..self.load(file) };
+        Ok(load.request(program, &this_machine(program))?)
     }
 
     /// The same with room for `sequences` conversations of at least `context_tokens` tokens each.
@@ -181,172 +130,25 @@ impl PlacementArguments {
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
         let context_tokens = Some(self.context.unwrap_or(0).max(context_tokens));
         let wishes = Wishes { context_tokens, sequences, ..self.wishes() };
-        self.request_for(file, Guessers::default(), program, &wishes)
+        let load = FileLoad { wishes, ..self.load(file) };
+        Ok(load.request(program, &this_machine(program))?)
     }
 
-    fn request_for(
-        &self,
-        file: &Path,
-        guessers: Guessers<'_>,
-        program: &Path,
-        wishes: &Wishes,
-    ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        let mut request = self.unplanned(file, hardware::default_threads());
-        request.context.context_tokens = wishes.context_tokens;
-        request.context.sequences = wishes.sequences.max(1);
-        request.model.prediction = guessers.prediction;
-        let planned = plan_file(file, guessers, program, wishes)?;
-        let tuned = planned.as_ref().and_then(|planned| planned.tuned.as_ref());
-        let threads = self.threads.or(tuned.and_then(|tuned| tuned.threads));
-        if let Some(threads) = threads {
-            (request.context.threads, request.context.prompt_threads) = (threads, threads);
-        }
-        if let Some(planned) = &planned {
-            planned.plan.apply(&mut request.model, &mut request.context);
-        }
-        request.draft = guessers.draft.map(|path| {
-            let mut draft = DraftRequest {
-                path: path.to_owned(),
-                // Of what is not known nothing goes to a GPU: it would be counted nowhere.
-                model: ModelOptions {
-                    gpu_layers: Some(0),
-                    overrides: Vec::new(),
-                    split: Vec::new(),
-                    ..request.model.clone()
-                },
-                context: request.context.clone(),
-            };
-            if let Some(plan) = planned.as_ref().and_then(|planned| planned.draft.as_ref()) {
-                plan.apply(&mut draft.model, &mut draft.context);
-            }
-            draft
-        });
-        Ok((request, planned))
-    }
-
-    /// The same for a model that reads texts and writes none: its context is as long as the longest text may be, and a
-    /// text is computed in one go.
+    /// The same for a model that reads texts and writes none.
     pub(super) fn request_reader(
         &self,
         file: &Path,
         program: &Path,
     ) -> Result<(LoadRequest, Option<Planned>), Failure> {
-        let threads = self.threads.unwrap_or_else(hardware::default_threads);
-        let mut request = LoadRequest { embeddings_only: true, ..self.unplanned(file, threads) };
-        let Some(footprint) = footprint(file, false) else { return Ok((request, None)) };
-        let trained = u32::try_from(footprint.shape().context_train).unwrap_or(u32::MAX);
-        let context_tokens = request.context.context_for(trained).map_err(PlanError::Option)?;
-        let wishes = Wishes {
-            context_tokens: Some(context_tokens),
-            micro_batch_tokens: Some(context_tokens.min(BATCH_TOKENS_MAX)),
-            ..self.wishes()
-        };
-        let plan = plan(&footprint, &this_machine(program), &wishes)?;
-        plan.apply(&mut request.model, &mut request.context);
-        Ok((request, Some(Planned { plan, tuned: None, draft: None })))
+        Ok(self.load(file).request_reader(&this_machine(program))?)
     }
 
-    /// The flags as they stand.
-    fn unplanned(&self, file: &Path, threads: u32) -> LoadRequest {
-        let mut context = ContextOptions::with_threads(threads);
-        context.context_tokens = self.context;
-        if self.no_flash_attention {
-            context.flash_attention = FlashAttention::Off;
+    fn load<'a>(&self, file: &'a Path) -> FileLoad<'a> {
+        FileLoad {
+            wishes: self.wishes(),
+            threads: self.threads,
+            expert_reading: self.experts_from_disk,
+            ..FileLoad::new(file)
         }
-        if let Some(types) = self.kv {
-            (context.key_type, context.value_type) = (types.key, types.value);
-        }
-        if let Some(tokens) = self.micro_batch {
-            context.micro_batch_tokens = tokens;
-            context.batch_tokens = context.batch_tokens.max(tokens);
-        }
-        LoadRequest::new(
-            file,
-            ModelOptions {
-                load_mode: if self.no_mmap { LoadMode::Read } else { LoadMode::Auto },
-                lock_memory: self.mlock,
-                gpu_layers: self.gpu_layers,
-                cpu_experts: self.cpu_moe.is_some_and(|blocks| blocks > 0),
-                overrides: self.override_tensor.clone(),
-                repack: !self.no_repack,
-                expert_reading: self.experts_from_disk,
-                ..ModelOptions::default()
-            },
-            context,
-        )
-    }
-}
-
-/// The plan for a file on this machine, by what measuring has found and still fits; None where nothing can be planned.
-fn plan_file(
-    file: &Path,
-    guessers: Guessers<'_>,
-    program: &Path,
-    wishes: &Wishes,
-) -> Result<Option<Planned>, Failure> {
-    let Some(model) = footprint(file, guessers.prediction) else { return Ok(None) };
-    let draft = guessers.draft.and_then(|draft| footprint(draft, false));
-    let machine = this_machine(program);
-    let here = Here { file, program, footprint: &model, draft: draft.as_ref(), machine: &machine };
-    if let Some(tuned) = tuned::recall(file, &machine) {
-        let mut wishes = wishes.clone();
-        tuned.complete(&mut wishes);
-        // What was measured may not fit any more.
-        if let Ok((plan, draft)) = here.plan(&wishes, Asking::NearLimits) {
-            return Ok(Some(Planned { plan, tuned: Some(tuned), draft }));
-        }
-    }
-    let (plan, draft) = here.plan(wishes, Asking::NearLimits)?;
-    Ok(Some(Planned { plan, tuned: None, draft }))
-}
-
-/// When llama.cpp is asked what it will reserve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asking {
-    /// When the answer could change the plan.
-    NearLimits,
-    /// In any case: somebody wants to know.
-    Always,
-}
-
-/// A file on this machine.
-pub(super) struct Here<'a> {
-    pub(super) file: &'a Path,
-    pub(super) program: &'a Path,
-    pub(super) footprint: &'a Footprint,
-    /// Of the draft model beside it, when there is one whose tensors are known.
-    pub(super) draft: Option<&'a Footprint>,
-    pub(super) machine: &'a Machine,
-}
-
-impl Here<'_> {
-    /// The plans of the model and of its draft model that follow from the wishes and from what llama.cpp says it will
-    /// reserve for the model; the draft model's rests on the formula.
-    pub(super) fn plan(
-        &self,
-        wishes: &Wishes,
-        asking: Asking,
-    ) -> Result<(Plan, Option<Plan>), PlanError> {
-        let mut plan_on = |machine: &Machine| {
-            plan_reserved(self.footprint, machine, wishes, &mut |plan| {
-                self.reserved(plan, wishes, asking)
-            })
-        };
-        match self.draft {
-            Some(draft) => plan_with_draft(draft, self.machine, wishes, &mut plan_on)
-                .map(|(model, draft)| (model, Some(draft))),
-            None => plan_on(self.machine).map(|plan| (plan, None)),
-        }
-    }
-
-    fn reserved(&self, plan: &Plan, wishes: &Wishes, asking: Asking) -> Result<Reserved, String> {
-        if asking == Asking::NearLimits && !plan.is_near_limits() {
-            return Err("memory is plenty, so that nothing depends on it".to_owned());
-        }
-        let mut context = ContextOptions::with_threads(1);
-        context.sequences = wishes.sequences.max(1);
-        let mut model = ModelOptions::default();
-        plan.apply(&mut model, &mut context);
-        reserved(self.program, self.file, &model, &context)
     }
 }

@@ -10,11 +10,10 @@ use serde_json::json;
 
 use super::failure::Failure;
 use super::loading;
-use super::placement::{Asking, Here};
 use crate::engine::frames::{Generation, Prompt};
 use crate::engine::options::{ContextOptions, LoadMode, LoadRequest, ModelOptions};
 use crate::engine::plan::tuned::{self, Tuned};
-use crate::engine::plan::{Plan, Wishes, this_machine};
+use crate::engine::plan::{Asking, Here, Plan, Wishes, this_machine};
 use crate::engine::process::Engine;
 use crate::hardware;
 use crate::term::progress::Progress;

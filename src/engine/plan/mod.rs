@@ -13,6 +13,7 @@
 mod candidates;
 pub mod compute;
 mod draft;
+mod file;
 mod here;
 mod layout;
 mod machine;
@@ -35,6 +36,7 @@ use seed::Seed;
 
 pub use candidates::default_context;
 pub use draft::plan_with_draft;
+pub use file::{Asking, FileLoad, Guessers, Here, Planned, with_usable_prediction};
 pub use here::this_machine;
 pub use machine::{GPU_MARGIN_BYTES, Gpu, Machine, MainMemory, Wishes};
 pub use outcome::{ComputeSource, Decision, DevicePlan, Plan};
