@@ -1,5 +1,6 @@
 //! A conversation in, a stream of events out: what every front end speaks, and nothing but this.
 
+pub mod carried;
 pub mod event;
 pub mod form;
 pub mod pool;

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::failure::Failure;
+use crate::chat::carried;
 use crate::engine::options::{CacheType, ExpertReading, LoadMode, LoadRequest, TensorOverride};
 use crate::engine::plan::{FileLoad, Guessers, Planned, Wishes, this_machine};
 use crate::store::Parameters;
@@ -87,8 +88,7 @@ impl PlacementArguments {
     /// What a stored model carries, where nothing else was asked for. What the planner decides better for each machine
     /// (layers on GPUs, threads, batches) is left to it.
     pub(super) fn complete(&mut self, parameters: &Parameters) {
-        let tokens = parameters.integer("num_ctx").and_then(|count| u32::try_from(count).ok());
-        self.context = self.context.or(tokens.filter(|count| *count > 0));
+        self.context = self.context.or(carried::context_tokens(parameters));
     }
 
     /// What the person asks for.

@@ -17,7 +17,7 @@ use super::placement::PlacementArguments;
 use super::reply::{self, Thoughts};
 use super::sampling::SamplingArguments;
 use super::steering::SteeringArguments;
-use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role};
+use crate::chat::{ChatError, Event, Input, Message, Request, Responder, Role, carried};
 use crate::engine::frames::{Done, MemoryUse, Reason};
 use crate::engine::options::{LoadRequest, Sampling, StateOptions};
 use crate::engine::plan::Planned;
@@ -105,14 +105,12 @@ impl Arguments {
     /// What a stored model brings holds where nothing else was asked for.
     fn carry(&mut self, carried: Resolved) {
         let parameters = &carried.parameters;
-        self.sampling.complete(parameters);
         self.placement.complete(parameters);
         self.steering.add(&carried.adapters);
         if self.stop.is_empty() {
-            self.stop = parameters.texts("stop");
+            self.stop = carried::stop(parameters);
         }
-        let tokens = parameters.integer("num_predict").and_then(|count| u32::try_from(count).ok());
-        self.tokens = self.tokens.or(tokens.filter(|count| *count > 0));
+        self.tokens = self.tokens.or(carried::tokens_max(parameters));
         self.carried = carried;
     }
 }
@@ -207,20 +205,9 @@ fn use_template(
     Ok(())
 }
 
-/// How a conversation begins: with the instructions that were asked for, else the model's own, and its first turns.
+/// How a conversation begins.
 fn opening(arguments: &Arguments) -> Vec<Message> {
-    let carried = &arguments.carried;
-    let system = arguments.system.as_ref().or(carried.system.as_ref());
-    let system = system.map(|text| Message::new(Role::System, text.as_str()));
-    let turns = carried.messages.iter().map(|(role, content)| {
-        let role = match role.as_str() {
-            "system" => Role::System,
-            "assistant" => Role::Assistant,
-            _ => Role::User,
-        };
-        Message::new(role, content.as_str())
-    });
-    system.into_iter().chain(turns).collect()
+    carried::opening(&arguments.carried, arguments.system.as_deref())
 }
 
 /// One command's worth of questions and replies.
@@ -282,8 +269,8 @@ impl Session<'_> {
             Input::Text(text.clone())
         };
         let constraint = self.arguments.constraint.read()?;
-        let sampling =
-            Sampling { constraint, ..self.arguments.sampling.over(responder.sampling())? };
+        let carried = carried::sampling(&self.arguments.carried.parameters, responder.sampling());
+        let sampling = Sampling { constraint, ..self.arguments.sampling.over(&carried)? };
         let request =
             Request::new(input, sampling, self.arguments.stop.clone(), self.arguments.tokens)
                 .map_err(|error| Failure { status: 2, ..Failure::from(error) })?

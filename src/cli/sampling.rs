@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::failure::Failure;
 use crate::engine::options::{Mirostat, SamplerKind, Sampling};
-use crate::store::Parameters;
 
 /// Unset values come from the model's own recommendation, then from our defaults.
 #[derive(Debug, Args)]
@@ -92,31 +91,6 @@ pub(super) struct SamplingArguments {
 }
 
 impl SamplingArguments {
-    /// What a stored model carries, where nothing else was asked for.
-    pub(super) fn complete(&mut self, parameters: &Parameters) {
-        let float = |asked: &mut Option<f32>, name: &str| *asked = asked.or(parameters.float(name));
-        let count = |asked: &mut Option<u32>, name: &str| {
-            let carried = parameters.integer(name).and_then(|count| u32::try_from(count).ok());
-            *asked = asked.or(carried);
-        };
-        float(&mut self.temperature, "temperature");
-        float(&mut self.top_p, "top_p");
-        float(&mut self.min_p, "min_p");
-        float(&mut self.typical_p, "typical_p");
-        float(&mut self.repeat_penalty, "repeat_penalty");
-        float(&mut self.frequency_penalty, "frequency_penalty");
-        float(&mut self.presence_penalty, "presence_penalty");
-        float(&mut self.mirostat_tau, "mirostat_tau");
-        float(&mut self.mirostat_eta, "mirostat_eta");
-        count(&mut self.top_k, "top_k");
-        count(&mut self.repeat_last, "repeat_last_n");
-        // Negative: a seed of its own each time.
-        count(&mut self.seed, "seed");
-        let mirostat =
-            parameters.integer("mirostat").and_then(|version| u8::try_from(version).ok());
-        self.mirostat = self.mirostat.or(mirostat.filter(|version| matches!(version, 1 | 2)));
-    }
-
     /// What was asked over what the model recommends.
     pub(super) fn over(&self, base: &Sampling) -> Result<Sampling, Failure> {
         let or = |asked: Option<f32>, base: f32| asked.unwrap_or(base);

@@ -1,5 +1,7 @@
 //! Models on demand: loaded into workers when they are asked for, kept while they are used.
 
+mod keep_alive;
+
 use std::collections::HashMap;
 use std::ops::{ControlFlow, Deref};
 use std::path::PathBuf;
@@ -9,22 +11,17 @@ use std::time::{Duration, Instant, SystemTime};
 use nfl_models::Hint;
 use thiserror::Error;
 
+use super::carried;
+use super::request::Message;
 use super::responder::{ChatError, Responder};
-use crate::engine::options::{ContextOptions, LoadRequest, ModelOptions};
+use crate::engine::options::{ContextOptions, LoadRequest, ModelOptions, Sampling};
 use crate::engine::plan::{PlanError, Wishes};
 use crate::engine::process::OnProgress;
 use crate::engine::runner::Cancel;
 use crate::hardware;
 use crate::store::{Resolved, Store, StoreError};
 
-/// How long a model stays after its last use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeepAlive {
-    /// So long; zero unloads it at once.
-    For(Duration),
-    /// Until memory is needed for another one.
-    Forever,
-}
+pub use keep_alive::{DurationError, KeepAlive};
 
 /// How a pool works.
 #[derive(Debug, Clone)]
@@ -39,6 +36,18 @@ pub struct PoolOptions {
     pub queue_max: u32,
     /// What holds for every model unless its request says otherwise.
     pub wishes: Wishes,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            keep_alive: KeepAlive::For(Duration::from_mins(5)),
+            models_max: None,
+            sequences: None,
+            queue_max: 512,
+            wishes: Wishes::default(),
+        }
+    }
 }
 
 /// What is asked of a pool.
@@ -185,6 +194,31 @@ impl Lease {
     /// What the store knows of the model.
     pub fn resolved(&self) -> &Resolved {
         &self.loaded.resolved
+    }
+
+    /// The sampling that the model carries, over what its file recommends, over our defaults.
+    pub fn sampling(&self) -> Sampling {
+        carried::sampling(&self.resolved().parameters, self.loaded.responder.sampling())
+    }
+
+    /// The instructions that the model carries.
+    pub fn system(&self) -> Option<&str> {
+        self.resolved().system.as_deref()
+    }
+
+    /// The texts before which its replies end.
+    pub fn stop(&self) -> Vec<String> {
+        carried::stop(&self.resolved().parameters)
+    }
+
+    /// The most tokens of its replies.
+    pub fn tokens_max(&self) -> Option<u32> {
+        carried::tokens_max(&self.resolved().parameters)
+    }
+
+    /// The turns that its conversations begin with, without instructions.
+    pub fn messages(&self) -> Vec<Message> {
+        carried::turns(self.resolved()).collect()
     }
 
     /// How long it took to have the model ready; next to nothing when it was loaded.
