@@ -149,14 +149,14 @@ impl Fake {
         })
     }
 
-    /// Plays a reply; returns why it ended and how many tokens it had.
+    /// Plays a reply; returns why it ended, at which stop string, and how many tokens it had.
     fn play(
         &self,
         generation: &Generation,
         (tokens, pause, again): (&[String], Duration, bool),
         is_over: &dyn Fn() -> bool,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
-    ) -> Result<(Reason, u32), EngineError> {
+    ) -> Result<(Reason, Option<u32>, u32), EngineError> {
         let mut filter = StopFilter::new(&generation.stop)
             .map_err(|error| EngineError::Failed(Failure::Request(error.to_string())))?;
         let mut stream = TextStream::default();
@@ -193,7 +193,7 @@ impl Fake {
                 break;
             }
             if stopped {
-                return Ok((Reason::Stop, generated));
+                return Ok((Reason::Stop, filter.found().map(|place| place as u32), generated));
             }
             if generation.tokens_max == Some(generated) {
                 reason = Reason::Length;
@@ -208,7 +208,7 @@ impl Fake {
         if !text.is_empty() {
             let _ = on_event(Event::Token { id: None, text, logprobs: None });
         }
-        Ok((reason, generated))
+        Ok((reason, None, generated))
     }
 }
 
@@ -242,8 +242,8 @@ impl Runner for Fake {
         let read = Event::PromptDone { tokens: prompt_tokens, cached_tokens: 0, ms: 1.0 };
         let mut is_left = on_event(read).is_break();
         let is_over = || cancel.is_requested() || !self.is_alive();
-        let (reason, generated) = if is_left {
-            (Reason::Cancelled, 0)
+        let (reason, stop, generated) = if is_left {
+            (Reason::Cancelled, None, 0)
         } else {
             let mut hear = |event| {
                 // Who has gone hears nothing more.
@@ -258,6 +258,7 @@ impl Runner for Fake {
         };
         Ok(Done {
             reason,
+            stop,
             prompt_tokens,
             generated_tokens: generated,
             decoded_tokens: generated,

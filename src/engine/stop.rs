@@ -5,7 +5,10 @@ use super::options::{OptionError, STOP_BYTES_MAX, STOP_STRINGS_MAX};
 /// Looks for stop strings in a text that arrives in pieces.
 #[derive(Debug)]
 pub struct StopFilter {
-    stops: Vec<String>,
+    /// The strings, with their places in the list that was given.
+    stops: Vec<(usize, String)>,
+    /// The place of the one that was found.
+    found: Option<usize>,
     /// Text that may turn out to be the beginning of a stop string.
     held: String,
 }
@@ -23,8 +26,9 @@ impl StopFilter {
             let message = format!("a string of {bytes} bytes, {STOP_BYTES_MAX} are the most");
             return Err(OptionError::Stop(message));
         }
-        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
-        Ok(Self { stops, held: String::new() })
+        let stops =
+            stops.iter().cloned().enumerate().filter(|(_, stop)| !stop.is_empty()).collect();
+        Ok(Self { stops, found: None, held: String::new() })
     }
 
     /// Adds text and appends to `target` what cannot be part of a stop string any more. Returns
@@ -35,8 +39,12 @@ impl StopFilter {
             return false;
         }
         self.held.push_str(text);
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
-        if let Some(start) = found {
+        let starts = self
+            .stops
+            .iter()
+            .filter_map(|(place, stop)| Some((self.held.find(stop.as_str())?, *place)));
+        if let Some((start, place)) = starts.min() {
+            self.found = Some(place);
             target.push_str(&self.held[..start]);
             self.held.clear();
             return true;
@@ -45,6 +53,12 @@ impl StopFilter {
         target.push_str(&self.held[..certain]);
         self.held.drain(..certain);
         false
+    }
+
+    /// The place of the string that was found in the list that was given; of several that begin at the same character the
+    /// first.
+    pub fn found(&self) -> Option<usize> {
+        self.found
     }
 
     /// Ends the text: what was held back comes out.
@@ -56,7 +70,7 @@ impl StopFilter {
     /// Bytes at the end of the held text that begin some stop string.
     fn possible_beginning(&self) -> usize {
         let held = self.held.as_bytes();
-        let longest = |stop: &String| {
+        let longest = |(_, stop): &(usize, String)| {
             let most = held.len().min(stop.len() - 1);
             (1..=most).rev().find(|&length| held.ends_with(&stop.as_bytes()[..length]))
         };
@@ -108,6 +122,15 @@ mod tests {
         assert_eq!(run(&["zz", "y"], &["xyzz"]), ("x".to_owned(), true));
         assert_eq!(run(&[""], &["abc"]), ("abc".to_owned(), false));
         assert_eq!(run(&["é!"], &["caf", "é", "?"]), ("café?".to_owned(), false));
+    }
+
+    #[test]
+    fn the_string_that_came_is_known_by_its_place() {
+        let stops = ["", "yz", "y"].map(str::to_owned);
+        let mut filter = StopFilter::new(&stops).unwrap();
+        assert_eq!(filter.found(), None);
+        assert!(filter.push("xyz", &mut String::new()));
+        assert_eq!(filter.found(), Some(1));
     }
 
     #[test]

@@ -230,6 +230,8 @@ pub enum Reason {
 pub struct Done {
     /// Why it ended.
     pub reason: Reason,
+    /// Which of the stop strings came, counted from 0.
+    pub stop: Option<u32>,
     /// Tokens of the prompt.
     pub prompt_tokens: u32,
     /// How many of them were in the context already.
@@ -240,6 +242,8 @@ pub struct Done {
     pub generated_tokens: u32,
     /// Tokens of the reply that were computed during `decode_ms`.
     pub decoded_tokens: u32,
+    /// Steps that computed guesses.
+    pub drafts: u32,
     /// Guesses that were computed with them.
     pub drafted_tokens: u32,
     /// Guesses that held: a part of `decoded_tokens`.
@@ -261,11 +265,13 @@ impl Done {
     pub fn cancelled() -> Self {
         Self {
             reason: Reason::Cancelled,
+            stop: None,
             prompt_tokens: 0,
             cached_tokens: 0,
             restored_tokens: 0,
             generated_tokens: 0,
             decoded_tokens: 0,
+            drafts: 0,
             drafted_tokens: 0,
             accepted_tokens: 0,
             queue_ms: 0.0,

@@ -36,7 +36,7 @@ pub use pipe::{FrameBuffer, FrameError, FrameReader, FrameWriter};
 pub const WORKER_ARGUMENT: &str = "__worker";
 
 /// The number of this protocol; a worker of another build is refused.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Bytes of one frame: the longest prompt, or the most logits of one reply.
 pub const FRAME_BYTES_MAX: usize = 256 << 20;

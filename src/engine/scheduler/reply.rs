@@ -129,6 +129,7 @@ impl Reply {
                 guessing: self.guessing,
             });
             let counters = speculator.counters();
+            self.done.drafts += u32::from(guessed > 0);
             self.done.drafted_tokens = counters.drafted;
             self.done.accepted_tokens = counters.accepted;
         }
@@ -238,6 +239,7 @@ impl Reply {
     /// Ends the reply: text that was held back comes out, then its account.
     pub(super) fn finish(mut self, reason: Reason, send: &mut dyn FnMut(Event)) {
         self.done.reason = reason;
+        self.done.stop = self.filter.found().map(|place| place as u32);
         match self.first_token {
             Some(first) => self.done.decode_ms = ms_since(first),
             None if self.done.prompt_ms == 0.0 => self.done.prompt_ms = ms_since(self.admitted),
