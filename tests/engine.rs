@@ -182,6 +182,26 @@ fn kill(process: u32, random: u32) {
 }
 
 #[test]
+fn what_the_model_thinks_of_a_text_is_what_its_logits_say() {
+    let Some(request) = stories(1) else { return };
+    let engine = start(&request);
+    let tokens = engine.tokenize("Once upon a time there was a little girl", true, false).unwrap();
+    let found = engine.logprobs(&tokens, 1, 3).unwrap();
+    let scores = engine.score(&tokens, 1).unwrap();
+    let positions: Vec<usize> = (0..tokens.len() - 1).collect();
+    let logits = engine.logits(&tokens, &positions).unwrap();
+    assert_eq!(found.len(), scores.len());
+    for ((found, score), row) in found.iter().zip(&scores).zip(&logits) {
+        assert!((f64::from(found.logprob) - score).abs() < 1e-5, "{found:?}, {score}");
+        let mut order: Vec<usize> = (0..row.len()).collect();
+        order.sort_by(|&one, &other| row[other].total_cmp(&row[one]));
+        let top: Vec<usize> = found.top.iter().map(|(token, _)| *token as usize).collect();
+        assert_eq!(top, order[..3]);
+    }
+    assert!(engine.logprobs(&tokens, 0, 3).is_err());
+}
+
+#[test]
 fn impossible_requests_are_errors_and_cost_nothing() {
     let Some(request) = stories(1) else { return };
     let engine = start(&request);

@@ -341,6 +341,19 @@ impl Runner for Fake {
         Ok(tokens.iter().skip(from).map(|_| f64::from(LOGPROB)).collect())
     }
 
+    fn logprobs(
+        &self,
+        tokens: &[i32],
+        from: usize,
+        top: u32,
+    ) -> Result<Vec<Logprobs>, EngineError> {
+        let likely = |&id: &i32| {
+            let top = [(id, LOGPROB)].into_iter().take(top as usize).collect();
+            Logprobs { logprob: LOGPROB, top }
+        };
+        Ok(tokens.iter().skip(from).map(likely).collect())
+    }
+
     fn status(&self) -> Result<Status, EngineError> {
         Ok(Status { slots: 1, context_tokens: self.info.context_tokens, ..Status::default() })
     }

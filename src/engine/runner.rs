@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::embedding::{EmbeddingRequest, Embeddings};
 use super::frames::{Done, Event, Failure, Generation, LoadInfo, MemoryUse, Status};
+use super::llama::Logprobs;
 use super::process::{Engine, EngineError};
 
 /// A loaded model. Any number of threads may ask at the same time.
@@ -43,6 +44,10 @@ pub trait Runner: Send + Sync + fmt::Debug {
 
     /// The natural logarithm of the probability of each token from index `from` (at least 1) on.
     fn score(&self, tokens: &[i32], from: usize) -> Result<Vec<f64>, EngineError>;
+
+    /// What the model thinks of each token from index `from` (at least 1) on, with `top` of the likeliest in its place.
+    fn logprobs(&self, tokens: &[i32], from: usize, top: u32)
+    -> Result<Vec<Logprobs>, EngineError>;
 
     /// What it is doing now.
     fn status(&self) -> Result<Status, EngineError>;
@@ -181,6 +186,15 @@ impl Runner for Engine {
 
     fn score(&self, tokens: &[i32], from: usize) -> Result<Vec<f64>, EngineError> {
         Engine::score(self, tokens, from)
+    }
+
+    fn logprobs(
+        &self,
+        tokens: &[i32],
+        from: usize,
+        top: u32,
+    ) -> Result<Vec<Logprobs>, EngineError> {
+        Engine::logprobs(self, tokens, from, top)
     }
 
     fn status(&self) -> Result<Status, EngineError> {

@@ -51,6 +51,15 @@ pub enum Request {
         /// The first token that is scored, at least 1: the first of all has nothing before it.
         from: usize,
     },
+    /// How likely tokens are, and which would have been likelier: answered by Logprobs.
+    Logprobs {
+        /// The tokens.
+        tokens: Vec<i32>,
+        /// The first token that is told of, at least 1.
+        from: usize,
+        /// How many of the likeliest tokens are told in each place.
+        top: u32,
+    },
     /// Logits after some positions: answered by Logits.
     Logits {
         /// The tokens.
@@ -186,6 +195,8 @@ pub enum Event {
     Done(Done),
     /// Natural logarithms of probabilities, one a scored token.
     Scores(Vec<f64>),
+    /// What the model thought of each token.
+    Logprobs(Vec<Logprobs>),
     /// Logits, one row a position.
     Logits {
         /// The length of a row.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Token;
+use super::{LlamaError, Token, check_finite};
 
 /// The likeliest tokens that one request may be told of, for each token of its reply.
 pub const TOP_LOGPROBS_MAX: usize = 128;
@@ -14,6 +14,16 @@ pub struct Logprobs {
     pub logprob: f32,
     /// The likeliest tokens, the likeliest first, tokens of equal probability by number.
     pub top: Vec<(Token, f32)>,
+}
+
+impl Logprobs {
+    /// Of `chosen` in a row of logits, with so many of the likeliest tokens; an error where there is no distribution.
+    pub fn of(logits: &[f32], chosen: Token, top: u32) -> Result<Self, LlamaError> {
+        check_finite(logits)?;
+        let found = RawRow::of(logits, top as usize).logprobs(logits[chosen as usize]);
+        // Where every token is forbidden there is no distribution.
+        if found.logprob.is_nan() { Err(LlamaError::NotFinite(chosen as usize)) } else { Ok(found) }
+    }
 }
 
 /// The sum and the top of a row of logits.

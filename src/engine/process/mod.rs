@@ -13,6 +13,7 @@ use super::frames::{
     Call, Done, Event, Failure, FrameError, Generation, LoadInfo, MemoryUse, PROTOCOL, Reply,
     Request, Status,
 };
+use super::llama::Logprobs;
 use super::options::{DraftRequest, LoadRequest};
 use child::{Child, Shared};
 use mailbox::Mailbox;
@@ -209,6 +210,19 @@ impl Engine {
     pub fn score(&self, tokens: &[i32], from: usize) -> Result<Vec<f64>, EngineError> {
         match self.ask(Request::Score { tokens: tokens.to_vec(), from })? {
             Event::Scores(scores) => Ok(scores),
+            event => Err(unexpected(&event)),
+        }
+    }
+
+    /// What the model thinks of each token from index `from` (at least 1) on, with `top` of the likeliest in its place.
+    pub fn logprobs(
+        &self,
+        tokens: &[i32],
+        from: usize,
+        top: u32,
+    ) -> Result<Vec<Logprobs>, EngineError> {
+        match self.ask(Request::Logprobs { tokens: tokens.to_vec(), from, top })? {
+            Event::Logprobs(logprobs) => Ok(logprobs),
             event => Err(unexpected(&event)),
         }
     }

@@ -1,7 +1,7 @@
 //! Measuring: how likely given tokens are, and the logits themselves, for perplexity and for tests.
 
 use crate::engine::frames::{Event, FRAME_BYTES_MAX, Failure};
-use crate::engine::llama::{LlamaError, Token, check_finite};
+use crate::engine::llama::{LlamaError, Logprobs, Token, check_finite};
 
 /// What is gathered from the logits after each position from one on.
 #[derive(Debug)]
@@ -13,6 +13,7 @@ pub(super) struct Measure {
 #[derive(Debug)]
 enum Gathers {
     Scores(Vec<f64>),
+    Logprobs { top: u32, found: Vec<Logprobs> },
     Logits { positions: Vec<usize>, found: usize, values: Vec<f32> },
 }
 
@@ -20,6 +21,12 @@ impl Measure {
     /// Scores of the tokens from index `from` (at least 1) on.
     pub(super) fn scores(from: usize) -> Self {
         Self { first: from.saturating_sub(1), gathers: Gathers::Scores(Vec::new()) }
+    }
+
+    /// What the model thinks of the tokens from index `from` (at least 1) on, with so many of the likeliest.
+    pub(super) fn logprobs(from: usize, top: u32) -> Self {
+        let gathers = Gathers::Logprobs { top, found: Vec::new() };
+        Self { first: from.saturating_sub(1), gathers }
     }
 
     /// Logits, rows of `row` numbers, after the positions, which ascend; tokens behind the last one
@@ -66,6 +73,11 @@ impl Measure {
                     scores.push(log_probability(logits, next as usize)?);
                 }
             }
+            Gathers::Logprobs { top, found } => {
+                if let Some(&next) = tokens.get(position + 1) {
+                    found.push(Logprobs::of(logits, next, *top)?);
+                }
+            }
             Gathers::Logits { positions, found, values } => {
                 if positions.get(*found) == Some(&position) {
                     *found += 1;
@@ -80,6 +92,7 @@ impl Measure {
     pub(super) fn finish(self, vocabulary_tokens: usize) -> Event {
         match self.gathers {
             Gathers::Scores(scores) => Event::Scores(scores),
+            Gathers::Logprobs { found, .. } => Event::Logprobs(found),
             Gathers::Logits { values, .. } => Event::Logits { vocabulary_tokens, values },
         }
     }

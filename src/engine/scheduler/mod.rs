@@ -167,11 +167,19 @@ impl Scheduler {
         tokens: Vec<Token>,
         from: usize,
     ) -> Result<(), Failure> {
-        if from == 0 || from > tokens.len() {
-            let length = tokens.len();
-            return Err(Failure::Request(format!("score: from {from} of {length} tokens")));
-        }
+        check_from(&tokens, from)?;
         self.submit_measure(call, tokens, Measure::scores(from))
+    }
+
+    /// Asks what the model thinks of the tokens from index `from` (at least 1) on, with so many of the likeliest.
+    pub fn submit_logprobs(
+        &mut self,
+        call: u64,
+        tokens: Vec<Token>,
+        (from, top): (usize, u32),
+    ) -> Result<(), Failure> {
+        check_from(&tokens, from)?;
+        self.submit_measure(call, tokens, Measure::logprobs(from, top))
     }
 
     /// Asks for the logits after each of the positions, which ascend.
@@ -399,4 +407,13 @@ impl From<OptionError> for Failure {
     fn from(error: OptionError) -> Self {
         Self::Request(error.to_string())
     }
+}
+
+/// The first token of all has nothing before it.
+fn check_from(tokens: &[Token], from: usize) -> Result<(), Failure> {
+    let length = tokens.len();
+    if (1..=length).contains(&from) {
+        return Ok(());
+    }
+    Err(Failure::Request(format!("score: from {from} of {length} tokens")))
 }

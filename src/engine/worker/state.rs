@@ -111,6 +111,10 @@ impl Worker {
                 self.scheduler_mut()?.submit_score(number, tokens, from)?;
                 return Ok(None);
             }
+            Request::Logprobs { tokens, from, top } => {
+                self.scheduler_mut()?.submit_logprobs(number, tokens, (from, top))?;
+                return Ok(None);
+            }
             Request::Logits { tokens, positions } => {
                 self.scheduler_mut()?.submit_logits(number, tokens, positions)?;
                 return Ok(None);
