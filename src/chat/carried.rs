@@ -10,6 +10,12 @@ use crate::store::{Parameters, Resolved};
 
 /// The sampling that a model carries, over the one that its file recommends.
 pub fn sampling(parameters: &Parameters, recommended: &Sampling) -> Sampling {
+    let sampling = overlaid(parameters, recommended);
+    // Parameters that make no sense are no reason to refuse every request.
+    if sampling.check().is_ok() { sampling } else { recommended.clone() }
+}
+
+fn overlaid(parameters: &Parameters, recommended: &Sampling) -> Sampling {
     let float = |name: &str, otherwise: f32| parameters.float(name).unwrap_or(otherwise);
     Sampling {
         temperature: float("temperature", recommended.temperature),
@@ -20,7 +26,12 @@ pub fn sampling(parameters: &Parameters, recommended: &Sampling) -> Sampling {
         repeat_penalty: float("repeat_penalty", recommended.repeat_penalty),
         frequency_penalty: float("frequency_penalty", recommended.frequency_penalty),
         presence_penalty: float("presence_penalty", recommended.presence_penalty),
-        penalty_tokens: count(parameters, "repeat_last_n").or(recommended.penalty_tokens),
+        penalty_tokens: match parameters.integer("repeat_last_n") {
+            // The whole context.
+            Some(count) if count < 0 => None,
+            Some(count) => u32::try_from(count).ok(),
+            None => recommended.penalty_tokens,
+        },
         mirostat: match parameters.integer("mirostat") {
             Some(1) => Mirostat::One,
             Some(2) => Mirostat::Two,
@@ -88,13 +99,20 @@ mod tests {
     #[test]
     fn what_is_set_stands_over_what_is_recommended() {
         let json = r#"{"temperature": 0.2, "top_k": 7, "seed": -1, "mirostat": 2, "stop": ["a", "b"],
-            "num_predict": -1, "num_ctx": 2048, "top_p": "no number"}"#;
+            "num_predict": -1, "num_ctx": 2048, "top_p": "no number", "repeat_last_n": -1}"#;
         let parameters = Parameters::from_json(json).unwrap();
         let recommended = Sampling { top_p: 0.7, seed: Some(3), ..Sampling::default() };
         let found = sampling(&parameters, &recommended);
-        let expected =
-            Sampling { temperature: 0.2, top_k: 7, mirostat: Mirostat::Two, ..recommended.clone() };
+        let expected = Sampling {
+            temperature: 0.2,
+            top_k: 7,
+            mirostat: Mirostat::Two,
+            penalty_tokens: None,
+            ..recommended.clone()
+        };
         assert_eq!(found, expected);
+        let nonsense = Parameters::from_json(r#"{"temperature": -3, "top_k": 7}"#).unwrap();
+        assert_eq!(sampling(&nonsense, &recommended), recommended);
         assert_eq!(stop(&parameters), ["a", "b"]);
         assert_eq!((tokens_max(&parameters), context_tokens(&parameters)), (None, Some(2048)));
     }

@@ -11,6 +11,7 @@ mod anthropic;
 mod body;
 mod call;
 mod listen;
+mod metrics;
 mod native;
 mod ollama;
 mod openai;
@@ -26,7 +27,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::Request;
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -67,6 +70,7 @@ struct Server {
     table: Table,
     gate: Gate,
     started: Instant,
+    metrics: metrics::Metrics,
 }
 
 /// A server that listens. Dropping it ends it.
@@ -96,9 +100,10 @@ pub fn start(config: Config, pool: Pool) -> io::Result<Running> {
     let home = pool.store().map_err(io::Error::other)?.home().to_owned();
     let gate = Gate::new(&config.security, address.ip(), &home)?;
     let limits = config.security.limits.clone();
-    let (router, table) = routes().parts();
-    let server = Arc::new(Server { config, pool, table, gate, started: Instant::now() });
-    let router = security::guard(router.fallback(unknown), &server).with_state(Arc::clone(&server));
+    let (routes, table) = routes().parts();
+    let metrics = metrics::Metrics::new();
+    let server = Arc::new(Server { config, pool, table, gate, started: Instant::now(), metrics });
+    let router = router(routes, &server);
     let (stop, stopped) = watch::channel(false);
     let listener = listen::Listener { socket, tls, limits };
     let serving = runtime.spawn(listen::serve(listener, router, stopped));
@@ -114,6 +119,23 @@ fn routes() -> Routes {
         .undescribed(ollama::router())
         .undescribed(openai::router())
         .undescribed(anthropic::router())
+}
+
+fn router(routes: Router<Arc<Server>>, server: &Arc<Server>) -> Router {
+    // Counting is outside of the guard, so that what it refuses is counted too.
+    security::guard(routes.fallback(unknown), server)
+        .layer(middleware::from_fn_with_state(Arc::clone(server), count))
+        .with_state(Arc::clone(server))
+}
+
+/// Counts how requests are answered.
+async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = request.method().clone();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    server.metrics.answered(route, method.as_str(), response.status().as_u16());
+    response
 }
 
 async fn unknown(request: Request) -> Response {

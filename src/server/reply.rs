@@ -100,7 +100,9 @@ fn answer(
     request: impl FnOnce(&Lease) -> Result<Request, Problem>,
     sender: &mpsc::Sender<Result<Step, Problem>>,
 ) -> Result<(), Problem> {
+    let mut watch = server.metrics.watch();
     let lease = server.pool.acquire(ask)?;
+    watch.ready(lease.load_time());
     let request = request(&lease)?;
     let tell = |step: Step| match sender.blocking_send(Ok(step)) {
         Ok(()) => ControlFlow::Continue(()),
@@ -109,8 +111,17 @@ fn answer(
     if tell(Step::Ready { load_time: lease.load_time() }).is_break() {
         return Ok(());
     }
-    lease.reply(&request, &ask.cancel, &mut |event| tell(Step::Event(event)))?;
-    Ok(())
+    let mut hear = |event: Event| {
+        watch.event(&event);
+        tell(Step::Event(event))
+    };
+    match lease.reply(&request, &ask.cancel, &mut hear) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            server.metrics.failed(&error);
+            Err(error.into())
+        }
+    }
 }
 
 /// Runs what blocks, with a model or the store.

@@ -1,4 +1,17 @@
-//! What no dialect has: health and the like.
+//! llama-server's own dialect, the seeds' `/generate`, health and metrics.
+//!
+//! llama-server has one model; here a request may name one in `model`, and need not where only one is loaded or stored.
+
+mod completion;
+mod failure;
+mod generate;
+mod infill;
+mod metrics;
+mod prompt;
+mod props;
+mod tokens;
+mod which;
+mod wire;
 
 use std::sync::Arc;
 
@@ -12,12 +25,24 @@ use super::routes::{Access, Routes};
 
 /// The routes.
 pub(super) fn routes() -> Routes {
-    Routes::new("nfl", body::refusal).get(
-        "/health",
-        Access::Open,
-        "Says that the server is there",
-        health,
-    )
+    use Access::{Infer, Open};
+    Routes::new("llama-server", failure::response)
+        .get("/health", Open, "Says that the server is there", health)
+        .get("/v1/health", Open, "Says that the server is there", health)
+        .get("/metrics", Infer, "Counts and times, as Prometheus reads them", metrics::metrics)
+        .sends("text/plain; version=0.0.4")
+        .get("/props", Infer, "What a model is and how it is asked by default", props::props)
+        .get("/slots", Infer, "What loaded models are doing", props::slots)
+        .get("/lora-adapters", Infer, "The adapters of a model", props::adapters)
+        .post("/tokenize", Infer, "The tokens of a text", tokens::tokenize)
+        .post("/detokenize", Infer, "The text of tokens", tokens::detokenize)
+        .post("/completion", Infer, "Continues a prompt", completion::completion)
+        .sends(body::EVENTS)
+        .post("/completions", Infer, "Continues a prompt", completion::completion)
+        .sends(body::EVENTS)
+        .post("/infill", Infer, "Fills a gap in a text", infill::infill)
+        .sends(body::EVENTS)
+        .post("/generate", Infer, "Answers with a measure of confidence", generate::generate)
 }
 
 async fn health(State(server): State<Arc<Server>>) -> Response {
