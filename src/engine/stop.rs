@@ -49,7 +49,8 @@ impl StopFilter {
             self.held.clear();
             return true;
         }
-        let certain = self.held.len() - self.possible_beginning();
+        let stops = self.stops.iter().map(|(_, stop)| stop.as_str());
+        let certain = self.held.len() - beginning_at_end(&self.held, stops);
         target.push_str(&self.held[..certain]);
         self.held.drain(..certain);
         false
@@ -66,16 +67,16 @@ impl StopFilter {
         target.push_str(&self.held);
         self.held.clear();
     }
+}
 
-    /// Bytes at the end of the held text that begin some stop string.
-    fn possible_beginning(&self) -> usize {
-        let held = self.held.as_bytes();
-        let longest = |(_, stop): &(usize, String)| {
-            let most = held.len().min(stop.len() - 1);
-            (1..=most).rev().find(|&length| held.ends_with(&stop.as_bytes()[..length]))
-        };
-        self.stops.iter().filter_map(longest).max().unwrap_or(0)
-    }
+/// Bytes at the end of a text that begin one of these others, the longest such end.
+pub fn beginning_at_end<'m>(text: &str, others: impl Iterator<Item = &'m str>) -> usize {
+    let text = text.as_bytes();
+    let longest = |other: &'m str| {
+        let most = text.len().min(other.len().saturating_sub(1));
+        (1..=most).rev().find(|&length| text.ends_with(&other.as_bytes()[..length]))
+    };
+    others.filter_map(longest).max().unwrap_or(0)
 }
 
 #[cfg(test)]

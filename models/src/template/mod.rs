@@ -196,6 +196,11 @@ impl ChatTemplate {
         Ok(ChatTemplate { source })
     }
 
+    /// The template's text, with its tags as they are run.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The text of a conversation.
     ///
     /// The template is compiled anew each time: that takes less than a millisecond, and the

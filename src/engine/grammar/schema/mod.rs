@@ -72,8 +72,8 @@ const TYPED: &[(&str, &[&str])] = &[
 /// Keywords that choose or combine.
 const GENERAL: &[&str] = &["type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref"];
 
-/// Rules that every grammar may use.
-const COMMON: &str = r#"ws ::= | " " | "\n" [ \t]{0,20}
+/// Rules that every grammar of a schema may use.
+pub const COMMON: &str = r#"ws ::= | " " | "\n" [ \t]{0,20}
 hex ::= [0-9a-fA-F]
 char ::= [^"\\\x00-\x1F\x7F] | "\\" (["\\/bfnrt] | "u" ([0-9a-cA-Ce-fE-F] hex{3} | [dD] [0-7] hex{2}))
 string ::= "\"" char* "\""
@@ -93,6 +93,12 @@ pub fn any_object() -> String {
 
 /// The grammar of a schema.
 pub fn to_gbnf(source: &str) -> Result<String, SchemaError> {
+    Ok(format!("{}{COMMON}", rules(source, "root", "")?))
+}
+
+/// The rule `name` of a schema for a grammar that has [`COMMON`] too, and those rules that it needs, whose names begin with
+/// `prefix`.
+pub fn rules(source: &str, name: &str, prefix: &str) -> Result<String, SchemaError> {
     if source.len() > SCHEMA_BYTES_MAX {
         return Err(SchemaError::TooLarge);
     }
@@ -100,15 +106,16 @@ pub fn to_gbnf(source: &str) -> Result<String, SchemaError> {
         serde_json::from_str(source).map_err(|error| SchemaError::Json(error.to_string()))?;
     let mut compiler = Compiler {
         root: &root,
+        prefix,
         rules: Vec::new(),
         bytes: 0,
         references: HashMap::new(),
         visits: 0,
     };
     let start = compiler.schema(&root, &Place::default())?;
-    let mut grammar = format!("root ::= {start}\n{COMMON}");
+    let mut grammar = format!("{name} ::= {start}\n");
     for (number, rule) in compiler.rules.iter().enumerate() {
-        let _ = writeln!(grammar, "r{number} ::= {rule}");
+        let _ = writeln!(grammar, "{prefix}r{number} ::= {rule}");
     }
     Ok(grammar)
 }
@@ -144,6 +151,8 @@ impl Place {
 
 struct Compiler<'a> {
     root: &'a Value,
+    /// What the names of its rules begin with.
+    prefix: &'a str,
     /// The bodies of rules `r0`, `r1`, …
     rules: Vec<String>,
     bytes: usize,
@@ -210,7 +219,7 @@ impl Compiler<'_> {
             return Err(SchemaError::TooLarge);
         }
         self.rules.push(body);
-        Ok(format!("r{}", self.rules.len() - 1))
+        Ok(format!("{}r{}", self.prefix, self.rules.len() - 1))
     }
 
     fn reference(&mut self, reference: &Value, place: &Place) -> Result<String, SchemaError> {
@@ -446,7 +455,7 @@ fn is_of_type(value: &Value, name: &str) -> bool {
 }
 
 /// A text as GBNF spells it.
-fn literal(text: &str) -> String {
+pub fn literal(text: &str) -> String {
     let mut literal = String::from("\"");
     for letter in text.chars() {
         match letter {
