@@ -4,12 +4,17 @@ pub mod carried;
 pub mod event;
 pub mod form;
 pub mod pool;
+mod plan;
+mod prompt;
 pub mod request;
 pub mod responder;
+pub mod syntax;
+pub mod template;
 pub mod tools;
 
 pub use event::{Event, TokenChance, TokenChances};
 pub use form::{Effort, Format, Think};
 pub use request::{Input, Message, Request, RequestError, Role};
 pub use responder::{ChatError, Responder};
+pub use template::Capabilities;
 pub use tools::{Choice, Tool, ToolCall, Tools};

@@ -141,6 +141,9 @@ pub enum RequestError {
     /// A form of the reply that cannot be enforced.
     #[error("format: {0}")]
     Format(String),
+    /// A wish about thinking that the model cannot fulfil.
+    #[error("thinking: {0}")]
+    Think(String),
 }
 
 impl Hint for RequestError {
@@ -155,8 +158,11 @@ impl Hint for RequestError {
             Self::Logprobs(_) => {
                 Some("ask for fewer; 0 tells of the chosen token alone".to_owned())
             }
-            Self::Tools(_) => Some("see that the choice names a tool on offer".to_owned()),
+            Self::Tools(_) => {
+                Some("offer tools that this model can be held to, and choose among them".to_owned())
+            }
             Self::Format(_) => Some("ask for a form that can be enforced".to_owned()),
+            Self::Think(_) => Some("leave the choice to the model".to_owned()),
         }
     }
 }

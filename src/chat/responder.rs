@@ -1,17 +1,24 @@
 //! A loaded model that answers: the engine, the model's chat template and its own sampling defaults.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use nfl_models::Hint;
 use nfl_models::gguf::{Gguf, GgufError, Metadata};
-use nfl_models::template::{self, ChatTemplate, Clock, Conversation, TemplateError};
+use nfl_models::template::{self, ChatTemplate, TemplateError};
+use serde_json::Value;
 use thiserror::Error;
 
 use super::event::{Event, TokenChance, TokenChances};
+use super::plan::{self, Plan};
+use super::prompt::{self, Shield};
 use super::request::{Input, Message, Request, RequestError};
+use super::syntax::{Piece, Stream};
+use super::template::{Capabilities, Setting, Template};
+use super::tools::ToolCall;
 use crate::engine::frames::{self, Done, Generation, LoadInfo, Prompt};
 use crate::engine::llama::Logprobs;
 use crate::engine::options::{LoadRequest, Sampling};
@@ -22,7 +29,7 @@ use crate::engine::runner::{Cancel, Runner};
 #[derive(Debug)]
 pub struct Responder {
     runner: Box<dyn Runner>,
-    template: Option<ChatTemplate>,
+    template: Option<Template>,
     sampling: Sampling,
     /// The bytes of tokens that were asked for, by number.
     pieces: Mutex<HashMap<i32, Vec<u8>>>,
@@ -84,6 +91,7 @@ impl Responder {
         template: Option<ChatTemplate>,
         sampling: Sampling,
     ) -> Self {
+        let template = template.map(Template::new);
         Self { runner, template, sampling, pieces: Mutex::default() }
     }
 
@@ -102,9 +110,14 @@ impl Responder {
         self.template.is_some()
     }
 
+    /// What the chat template lets the model do; None without a template.
+    pub fn capabilities(&self) -> Option<Capabilities> {
+        self.template.as_ref().map(Template::capabilities)
+    }
+
     /// Puts another chat template in the place of the file's.
     pub fn set_template(&mut self, template: &str) -> Result<(), ChatError> {
-        self.template = Some(ChatTemplate::parse(template)?);
+        self.template = Some(Template::new(ChatTemplate::parse(template)?));
         Ok(())
     }
 
@@ -131,20 +144,53 @@ impl Responder {
         cancel: &Cancel,
         on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Done, ChatError> {
+        let (prompt, plan) = self.prepare(request)?;
+        let mut sampling = request.sampling.clone();
+        if let Some((constraint, triggers)) = plan.constraint {
+            sampling.constraint = Some(constraint);
+            sampling.triggers = triggers;
+        }
         let generation = Generation {
-            prompt: self.prompt(&request.input)?,
-            sampling: request.sampling.clone(),
+            prompt,
+            sampling,
             stop: request.stop.clone(),
             tokens_max: request.tokens_max,
             ignore_end: request.ignore_end,
             special: false,
+            shown: plan.shown,
             shift: request.shift,
             speculation: request.speculation,
             logprobs: request.logprobs,
             steering: request.steering.clone(),
             client: request.client,
         };
-        let done = self.runner.generate(&generation, cancel, &mut |event| match event {
+        let tools = if plan.family.is_some() { &*request.tools.list } else { &[] };
+        let mut stream = Stream::new(plan.family, plan.thinking, tools);
+        let mut pieces = Vec::new();
+        stream.push(plan.begun, &mut |piece| pieces.push(piece));
+        let mut is_heard = true;
+        let done = self.runner.generate(&generation, cancel, &mut |event| {
+            let answer = self.pass_on(event, (&mut stream, &mut pieces), on_event);
+            is_heard &= answer.is_continue();
+            answer
+        })?;
+        stream.finish(&mut |piece| pieces.push(piece));
+        for piece in pieces.drain(..) {
+            is_heard = is_heard && on_event(event_of(piece)).is_continue();
+        }
+        // The reply is over: nobody can stop it any more.
+        let _ = on_event(Event::Done(done));
+        Ok(done)
+    }
+
+    /// Tells of what the runner did.
+    fn pass_on(
+        &self,
+        event: frames::Event,
+        (stream, pieces): (&mut Stream, &mut Vec<Piece>),
+        on_event: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        match event {
             frames::Event::Progress(share) => on_event(Event::Reading(share)),
             frames::Event::PromptDone { tokens, cached_tokens, .. } => {
                 on_event(Event::Read { tokens, cached_tokens })
@@ -157,16 +203,13 @@ impl Responder {
                     on_event(Event::Token(Box::new(chances)))?;
                 }
                 if text.is_empty() {
-                    ControlFlow::Continue(())
-                } else {
-                    on_event(Event::Text(text))
+                    return ControlFlow::Continue(());
                 }
+                stream.push(&text, &mut |piece| pieces.push(piece));
+                pieces.drain(..).try_for_each(|piece| on_event(event_of(piece)))
             }
             _ => ControlFlow::Continue(()),
-        })?;
-        // The reply is over: nobody can stop it any more.
-        let _ = on_event(Event::Done(done));
-        Ok(done)
+        }
     }
 
     /// What the model thought of a token, with the bytes of all tokens that are named.
@@ -192,45 +235,127 @@ impl Responder {
         Ok(bytes)
     }
 
-    fn prompt(&self, input: &Input) -> Result<Prompt, ChatError> {
-        match input {
-            Input::Text(text) => {
-                Ok(Prompt::Text { text: text.clone(), add_special: true, parse_special: false })
-            }
-            Input::Tokens(tokens) => Ok(Prompt::Tokens(tokens.clone())),
-            Input::Infill { prefix, suffix } => {
-                Ok(Prompt::Infill { prefix: prefix.clone(), suffix: suffix.clone() })
-            }
+    /// The text that a request's conversation becomes; of other requests, the text to continue.
+    ///
+    /// # Errors
+    /// [`ChatError`] when the template refuses it, or the model cannot do what is asked.
+    pub fn render(&self, request: &Request) -> Result<String, ChatError> {
+        match &request.input {
             Input::Conversation(messages) => {
-                let text = self.render(messages)?;
-                // Most templates write the begin-of-sequence token themselves; two of them would confuse the model.
-                let begins = self.begin().is_some_and(|begin| text.starts_with(begin));
-                Ok(Prompt::Text { text, add_special: !begins, parse_special: true })
+                let (text, shield) = self.rendered(messages, request)?;
+                Ok(shield.uncovered(&text))
             }
+            Input::Text(text) => Ok(text.clone()),
+            Input::Tokens(tokens) => {
+                let bytes = self.runner.detokenize(tokens, true)?;
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Input::Infill { prefix, suffix } => Ok(format!("{prefix}{suffix}")),
         }
+    }
+
+    /// The tokens of a request's prompt; of a gap, those of the text around it.
+    pub fn prompt_tokens(&self, request: &Request) -> Result<Vec<i32>, ChatError> {
+        Ok(match self.prepare(request)?.0 {
+            Prompt::Tokens(tokens) => tokens,
+            Prompt::Text { text, add_special, parse_special } => {
+                self.runner.tokenize(&text, add_special, parse_special)?
+            }
+            Prompt::Infill { prefix, suffix } => {
+                self.runner.tokenize(&format!("{prefix}{suffix}"), true, false)?
+            }
+        })
+    }
+
+    /// What goes to the runner, and how its reply is held and read.
+    fn prepare(&self, request: &Request) -> Result<(Prompt, Plan), ChatError> {
+        let (add_special, parse_special) = (true, false);
+        let prompt = match &request.input {
+            Input::Conversation(messages) => return self.conversation(messages, request),
+            Input::Text(text) => Prompt::Text { text: text.clone(), add_special, parse_special },
+            Input::Tokens(tokens) => Prompt::Tokens(tokens.clone()),
+            Input::Infill { prefix, suffix } => {
+                Prompt::Infill { prefix: prefix.clone(), suffix: suffix.clone() }
+            }
+        };
+        Ok((prompt, Plan::of_text(request)?))
+    }
+
+    fn conversation(
+        &self,
+        messages: &[Message],
+        request: &Request,
+    ) -> Result<(Prompt, Plan), ChatError> {
+        let template = self.template.as_ref().ok_or(ChatError::NoTemplate)?;
+        let (text, shield) = self.rendered(messages, request)?;
+        let plan = Plan::new(template, request, &text, &self.info().control)?;
+        // Most templates write the begin-of-sequence token themselves; two of them would confuse the model.
+        let add_special = !self.begin().is_some_and(|begin| text.starts_with(begin));
+        let prompt = if shield.is_empty() {
+            Prompt::Text { text, add_special, parse_special: true }
+        } else {
+            Prompt::Tokens(prompt::tokens(&*self.runner, &shield.segments(&text), add_special)?)
+        };
+        Ok((prompt, plan))
     }
 
     fn begin(&self) -> Option<&str> {
         self.info().begin.as_ref().map(|token| token.text.as_str()).filter(|text| !text.is_empty())
     }
 
-    fn render(&self, messages: &[Message]) -> Result<String, ChatError> {
+    /// The text of a conversation, with stand-ins for texts of special tokens that the template did not write.
+    fn rendered(
+        &self,
+        messages: &[Message],
+        request: &Request,
+    ) -> Result<(String, Shield<'_>), ChatError> {
         let template = self.template.as_ref().ok_or(ChatError::NoTemplate)?;
-        let messages: Vec<serde_json::Value> = messages
-            .iter()
-            .map(|message| serde_json::json!({"role": message.role.name(), "content": message.content}))
-            .collect();
-        let conversation = Conversation {
-            messages: &messages,
-            tools: None,
-            bos_token: self.begin().unwrap_or(""),
-            eos_token: self.info().end.as_ref().map_or("", |token| token.text.as_str()),
-            add_generation_prompt: true,
-            extra: serde_json::Map::new(),
-            now: Clock::now_utc(),
+        template.check_think(request.think, request.tools.are_offered())?;
+        let mut tools = None;
+        let mut messages = match plan::family(template, request)? {
+            None => template.messages(messages),
+            Some(family) => {
+                let offered = &request.tools.list;
+                tools = template.tools(offered);
+                template.messages(&template.with_tools_told(messages, offered, family))
+            }
         };
-        Ok(template.render(&conversation)?)
+        let variables = Value::Object(request.template_variables.clone());
+        let mut all: Vec<&Value> = messages.iter().chain(&tools).collect();
+        all.push(&variables);
+        let mut shield = Shield::new(&self.info().control, &all);
+        messages.iter_mut().chain(&mut tools).for_each(|value| shield.cover(value));
+        let variables = shield.covered(request.template_variables.clone());
+        let setting = Setting {
+            think: request.think,
+            variables: &variables,
+            begin: self.begin().unwrap_or(""),
+            end: self.info().end.as_ref().map_or("", |token| token.text.as_str()),
+        };
+        Ok((template.render(&messages, tools, &setting, true)?, shield))
     }
+}
+
+/// A part of a reply as an event; a call without an identifier gets one.
+fn event_of(piece: Piece) -> Event {
+    match piece {
+        Piece::Thinking(text) => Event::Thinking(text),
+        Piece::Text(text) => Event::Text(text),
+        Piece::Call(id, name, arguments) => {
+            Event::ToolCall(ToolCall { id: id.unwrap_or_else(new_id), name, arguments })
+        }
+    }
+}
+
+/// An identifier of nine letters and digits: some templates accept no other.
+fn new_id() -> String {
+    let mut random = RandomState::new().build_hasher().finish();
+    let digit = |_| {
+        let digit = char::from_digit((random % 36) as u32, 36).unwrap_or('0');
+        random /= 36;
+        digit
+    };
+    (0..9).map(digit).collect()
 }
 
 /// The sampling settings that a file recommends (`general.sampling.*`, written by converters from

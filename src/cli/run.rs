@@ -309,7 +309,7 @@ impl Session<'_> {
         cancel: &Cancel,
         thoughts: &mut Thoughts,
     ) -> Result<(Done, String), Failure> {
-        let mut reply = String::new();
+        let (mut reply, mut thinking) = (String::new(), String::new());
         let mut printed = Ok(());
         let mut progress = Progress::permille(self.printer);
         progress.message("reading the prompt");
@@ -317,18 +317,29 @@ impl Session<'_> {
         let result = responder.reply(request, cancel, &mut |event| {
             match event {
                 Event::Reading(share) => progress.set((share * 1000.0) as u64),
-                Event::Text(text) => {
-                    if reply.is_empty() {
-                        progress.finish();
-                    }
-                    reply.push_str(&text);
+                Event::Thinking(text) => {
+                    progress.finish();
+                    thinking.push_str(&text);
                     if !self.arguments.json {
                         let shown = if is_terminal { term::neutral(&text) } else { text };
                         printed = self.printer.stream(&shown);
                     }
                 }
+                Event::Text(text) => {
+                    if reply.is_empty() {
+                        progress.finish();
+                    }
+                    if reply.is_empty() && !thinking.is_empty() && !self.arguments.json {
+                        printed = self.printer.stream("\n\n");
+                    }
+                    reply.push_str(&text);
+                    if !self.arguments.json && printed.is_ok() {
+                        let shown = if is_terminal { term::neutral(&text) } else { text };
+                        printed = self.printer.stream(&shown);
+                    }
+                }
                 Event::Token(chances) => thoughts.push(*chances),
-                Event::Read { .. } | Event::Thinking(_) | Event::ToolCall(_) | Event::Done(_) => {}
+                Event::Read { .. } | Event::ToolCall(_) | Event::Done(_) => {}
             }
             if printed.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

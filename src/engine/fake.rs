@@ -67,6 +67,7 @@ impl Fake {
             begin: token(0),
             end: token(1),
             end_of_turn: token(1),
+            control: (0..special.len()).filter_map(token).collect(),
             ..LoadInfo::default()
         };
         let special = special.iter().map(|text| (*text).to_owned()).collect();
@@ -179,7 +180,7 @@ impl Fake {
             let id = self.token(token);
             let (bytes, is_special) = self.piece(id).unwrap_or_default();
             let (mut whole, mut text) = (String::new(), String::new());
-            if generation.special || !is_special {
+            if generation.special || !is_special || generation.shown.contains(&id) {
                 stream.push(&bytes, &mut whole);
             }
             let stopped = filter.push(&whole, &mut text);

@@ -117,6 +117,8 @@ pub struct Generation {
     pub ignore_end: bool,
     /// Write special tokens out as text.
     pub special: bool,
+    /// Special tokens that are written out as text although others are not.
+    pub shown: Vec<i32>,
     /// When the context is full, forget the older half of it and go on, instead of ending.
     pub shift: bool,
     /// Whether tokens are guessed ahead.
@@ -139,6 +141,7 @@ impl Generation {
             tokens_max: Some(tokens_max),
             ignore_end: false,
             special: false,
+            shown: Vec::new(),
             shift: false,
             speculation: Speculation::Off,
             logprobs: None,
@@ -401,6 +404,8 @@ pub struct LoadInfo {
     pub end_of_turn: Option<SpecialToken>,
     /// Whether the model wants `begin` in front of a text.
     pub adds_begin: bool,
+    /// Tokens that steer a model and are no text: what their texts name only where a text is read for special tokens.
+    pub control: Vec<SpecialToken>,
     /// Threads that generate.
     pub threads: u32,
     /// Milliseconds from the call to the loaded model.

@@ -212,6 +212,17 @@ impl Vocabulary {
         }
     }
 
+    /// Tokens that steer the model: their texts are read as these tokens only where special tokens are parsed.
+    pub fn control(&self) -> Vec<Token> {
+        if !self.has_tokenizer {
+            return Vec::new();
+        }
+        let mask = sys::LLAMA_TOKEN_ATTR_CONTROL | sys::LLAMA_TOKEN_ATTR_UNKNOWN;
+        // SAFETY: the model is alive; the tokens exist.
+        let attributes = |token: Token| unsafe { sys::llama_vocab_get_attr(self.pointer, token) };
+        (0..self.tokens as Token).filter(|token| attributes(*token) & mask != 0).collect()
+    }
+
     /// Tokens that the model's file wants never to be chosen.
     pub fn suppressed(&self) -> Vec<Token> {
         let mut count = 0;

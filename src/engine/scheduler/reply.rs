@@ -20,6 +20,8 @@ pub(super) struct Reply {
     tokens_max: Option<u32>,
     ignore_end: bool,
     special: bool,
+    /// Special tokens that are written out in any case.
+    shown: Vec<Token>,
     /// How many of the likeliest tokens are told of with each token.
     logprobs: Option<usize>,
     /// Whether the beginning of a full context may go.
@@ -66,6 +68,7 @@ impl Reply {
             tokens_max: request.tokens_max,
             ignore_end: request.ignore_end,
             special: request.special,
+            shown: request.shown.clone(),
             logprobs: request.logprobs.map(|top| top as usize),
             shifts: request.shift,
             done: Done { prompt_tokens: prompt_tokens as u32, seed, ..Done::cancelled() },
@@ -228,7 +231,8 @@ impl Reply {
     /// The text that a token makes certain, and whether a stop string came.
     fn write(&mut self, token: Token) -> Result<(String, bool), Failure> {
         self.bytes.clear();
-        self.vocabulary.append_piece(token, self.special, &mut self.bytes)?;
+        let special = self.special || self.shown.contains(&token);
+        self.vocabulary.append_piece(token, special, &mut self.bytes)?;
         self.text.clear();
         self.stream.push(&self.bytes, &mut self.text);
         let mut shown = String::new();

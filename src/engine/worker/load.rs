@@ -365,6 +365,11 @@ fn account(loaded: &Loaded, request: &LoadRequest, load_ms: f64) -> LoadInfo {
         end: special(vocabulary.end()),
         end_of_turn: special(vocabulary.end_of_turn()),
         adds_begin: vocabulary.adds_begin(),
+        control: vocabulary
+            .control()
+            .into_iter()
+            .filter_map(|token| special(Some(token)))
+            .collect(),
         threads: request.context.threads,
         load_ms,
         memory: loaded.memory(),
