@@ -3,8 +3,8 @@
 pub mod carried;
 pub mod event;
 pub mod form;
-pub mod pool;
 mod plan;
+pub mod pool;
 mod prompt;
 pub mod request;
 pub mod responder;

@@ -116,9 +116,9 @@ fn routes() -> Routes {
         .and(page::routes())
         .and(openapi::routes())
         .and(native::routes())
+        .and(anthropic::routes())
         .undescribed(ollama::router())
         .undescribed(openai::router())
-        .undescribed(anthropic::router())
 }
 
 fn router(routes: Router<Arc<Server>>, server: &Arc<Server>) -> Router {

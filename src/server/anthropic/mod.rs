@@ -1,12 +1,23 @@
-//! Anthropic's dialect.
+//! Anthropic's dialect: messages and the counting of their tokens.
+//!
+//! Which version a client speaks (`anthropic-version`) and which features it would try (`anthropic-beta`) change nothing.
 
-use std::sync::Arc;
+mod billing;
+mod blocks;
+mod convert;
+mod failure;
+mod ids;
+mod messages;
+mod wire;
 
-use axum::Router;
-
-use super::Server;
+use super::body;
+use super::routes::{Access, Routes};
 
 /// The routes.
-pub(super) fn router() -> Router<Arc<Server>> {
-    Router::new()
+pub(super) fn routes() -> Routes {
+    use Access::Infer;
+    Routes::new("Anthropic", failure::response)
+        .post("/v1/messages", Infer, "Answers a conversation", messages::messages)
+        .sends(body::EVENTS)
+        .post("/v1/messages/count_tokens", Infer, "Counts its tokens", messages::count_tokens)
 }

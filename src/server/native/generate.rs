@@ -14,10 +14,10 @@ use super::{failure, which, wire};
 use crate::chat::pool::{Ask, Lease};
 use crate::chat::{Event, Input, Message, Request, Role};
 use crate::engine::options::Sampling;
+use crate::server::Server;
 use crate::server::body::Raw;
 use crate::server::problem::Problem;
 use crate::server::reply::{Reply, Step, blocking};
-use crate::server::Server;
 
 /// The confidence from which on an answer stands alone.
 const CONFIDENT: f64 = 0.7;

@@ -13,9 +13,9 @@ use super::completion::{model_name, settings};
 use super::{failure, which};
 use crate::chat::pool::{Ask, Lease};
 use crate::engine::frames::SpecialToken;
+use crate::server::Server;
 use crate::server::problem::{Kind, Problem};
 use crate::server::reply::blocking;
-use crate::server::Server;
 
 type Asked = Query<HashMap<String, String>>;
 
