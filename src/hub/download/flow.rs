@@ -295,11 +295,10 @@ impl Flow {
                 bytes.advance(known as usize);
                 self.handed += bytes.len() as u64;
                 let sink = self.sink.as_mut().expect("an answer comes before its bytes");
-                let pushed = sink.push(bytes).await;
-                if !matches!(pushed, Ok(true)) {
+                if !sink.push(bytes).await {
                     self.close()?;
-                    let died = || std::io::Error::other("the hashing thread ended");
-                    return Err(DownloadError::Write(pushed.err().unwrap_or_else(died)));
+                    let died = std::io::Error::other("the writing thread ended");
+                    return Err(DownloadError::Write(died));
                 }
             }
             let ready =
