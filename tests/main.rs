@@ -7,6 +7,7 @@
 
 mod bench;
 mod cage;
+mod chat;
 mod convert;
 mod doctor;
 mod embed;

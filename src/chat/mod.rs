@@ -18,3 +18,6 @@ pub use request::{Input, Message, Request, RequestError, Role};
 pub use responder::{ChatError, Responder};
 pub use template::Capabilities;
 pub use tools::{Choice, Tool, ToolCall, Tools};
+
+#[cfg(test)]
+mod tests;

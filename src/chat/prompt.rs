@@ -1,8 +1,8 @@
 //! The text of messages never becomes a special token.
 //!
 //! A message may contain the text of a special token, by accident or to play somebody else. Before a conversation is
-//! rendered, such texts give way to words that nothing else contains; behind it, they come back as text that is made tokens
-//! apart from the rest, whose special tokens are the template's own.
+//! rendered, such texts give way to words that nothing else contains; behind it, they come back as text that is made
+//! tokens apart from the rest, whose special tokens are the template's own.
 
 use std::fmt::Write as _;
 
@@ -163,8 +163,8 @@ pub(super) fn tokens(
     Ok(tokens)
 }
 
-/// The tokens of a text that follows another one. Some vocabularies put a space in front of every text; behind a line end,
-/// which is a token of its own there, they do not.
+/// The tokens of a text that follows another one. Some vocabularies put a space in front of every text; behind a line
+/// end, which is a token of its own there, they do not.
 fn continued(runner: &dyn Runner, text: &str, parse: bool) -> Result<Vec<i32>, EngineError> {
     const ANCHOR: &str = "\n";
     let plain = runner.tokenize(text, false, parse)?;

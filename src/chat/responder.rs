@@ -70,7 +70,8 @@ impl Hint for ChatError {
 }
 
 impl Responder {
-    /// Loads a model into a worker process. `on_progress` gets the share that is loaded, 0 to 1, and says whether to go on.
+    /// Loads a model into a worker process. `on_progress` gets the share that is loaded, 0 to 1, and says whether to
+    /// go on.
     pub fn start(
         program: &Path,
         load: &LoadRequest,

@@ -1,8 +1,8 @@
-//! A runner that plays a script: what a model "says" is given beforehand, what it was asked is kept. For tests that want
-//! exact transcripts without a model.
+//! A runner that plays a script: what a model "says" is given beforehand, what it was asked is kept. For tests that
+//! want exact transcripts without a model.
 //!
-//! Its tokens: a byte is the token of its number, special tokens have the numbers from 256 on, and pieces of a script the
-//! numbers behind those.
+//! Its tokens: a byte is the token of its number, special tokens have the numbers from 256 on, and pieces of a script
+//! the numbers behind those.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -87,7 +87,8 @@ impl Fake {
         self.add(tokens, Duration::ZERO, false);
     }
 
-    /// The next request is answered with these tokens again and again, with a pause before each, until somebody stops it.
+    /// The next request is answered with these tokens again and again, with a pause before each, until somebody stops
+    /// it.
     pub fn says_without_end(&self, tokens: &[&str], pause: Duration) {
         self.add(tokens, pause, true);
     }

@@ -1,5 +1,5 @@
-//! The registry: the notations of tool calls and of thinking that are known. Found by rendering the templates in use, and
-//! held against them by a test.
+//! The registry: the notations of tool calls and of thinking that are known. Found by rendering the templates in use,
+//! and held against them by a test.
 
 use super::Part::{
     Arguments, Count, From, IdBegins, IdEnds, Is, Keyed, Maybe, Name, Object, Space, Word,

@@ -82,8 +82,8 @@ impl<'v> Writer<'v> {
         self.automaton(end, then, true)
     }
 
-    /// One rule for each number of letters of `end` that stand at the end of the text so far (the automaton of Knuth, Morris
-    /// and Pratt).
+    /// One rule for each number of letters of `end` that stand at the end of the text so far (the automaton of Knuth,
+    /// Morris and Pratt).
     fn automaton(&mut self, end: &str, then: &str, may_end: bool) -> String {
         let letters: Vec<char> = end.chars().collect();
         let from = self.count;
@@ -134,8 +134,8 @@ impl<'v> Writer<'v> {
     pub(super) fn python(&mut self, source: &str) -> Result<String, SchemaError> {
         self.count += 1;
         let name = format!("nfl-{}", self.count);
-        // Words stand in grammars as texts of their own, and a quoted text of a schema never looks like one: its quotes are
-        // escaped.
+        // Words stand in grammars as texts of their own, and a quoted text of a schema never looks like one: its
+        // quotes are escaped.
         let rules = schema::rules(source, &name, &format!("{name}-"))?
             .replace("\"true\"", "\"True\"")
             .replace("\"false\"", "\"False\"")
@@ -160,8 +160,8 @@ impl<'v> Writer<'v> {
         "object".to_owned()
     }
 
-    /// What a model may think before it speaks: perhaps nothing, unless it `has_begun`. Behind it stands what leads over to
-    /// the reply.
+    /// What a model may think before it speaks: perhaps nothing, unless it `has_begun`. Behind it stands what leads
+    /// over to the reply.
     pub fn thoughts(&mut self, thinking: &Thinking, has_begun: bool) -> String {
         let rest = self.until(thinking.close);
         let then = self.text(thinking.then);
@@ -171,8 +171,8 @@ impl<'v> Writer<'v> {
         format!("({SPACE} {} {rest} {then})? {SPACE}", self.text(thinking.open))
     }
 
-    /// The calls of a reply: at least one, or just one. `waits`: it begins with a trigger. `has_begun`: the prompt ends with
-    /// the family's own beginning.
+    /// The calls of a reply: at least one, or just one. `waits`: it begins with a trigger. `has_begun`: the prompt
+    /// ends with the family's own beginning.
     ///
     /// # Errors
     /// The name of the tool, and [`SchemaError`] for what cannot be enforced of its arguments.

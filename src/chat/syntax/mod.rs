@@ -1,7 +1,7 @@
 //! How models write what is no plain text: calls of tools, and what they think before they speak.
 //!
-//! Each family of models has a notation of its own. [`FAMILIES`] describes them as data; [`Stream`] reads a reply by such a
-//! description, and [`Writer`] makes the grammar of one.
+//! Each family of models has a notation of its own. [`FAMILIES`] describes them as data; [`Stream`] reads a reply by
+//! such a description, and [`Writer`] makes the grammar of one.
 
 mod call;
 mod cursor;
@@ -109,7 +109,8 @@ pub struct Family {
     pub between: &'static [Part],
     /// What stands behind all calls of a reply.
     pub close: &'static [Part],
-    /// Words that begin nothing but a call and start a waiting constraint; none: the first text of `open` or of a call is.
+    /// Words that begin nothing but a call and start a waiting constraint; none: the first text of `open` or of a
+    /// call is.
     pub triggers: &'static [&'static str],
     /// Whether a call begins a reply without any sign of its own.
     pub is_bare: bool,
@@ -165,7 +166,8 @@ impl Family {
         found
     }
 
-    /// Calls as a model of this family writes them, where the template does not: arguments are JSON, whatever else they are.
+    /// Calls as a model of this family writes them, where the template does not: arguments are JSON, whatever else
+    /// they are.
     pub fn spelled(&self, calls: &[ToolCall]) -> String {
         let mut text = String::new();
         spell(self.open, None, &mut text);

@@ -1,7 +1,8 @@
 //! Grammars of arguments that are not written as JSON.
 //!
-//! JSON is the engine's affair; here only what stands around it differs: names without quotes, texts between tags. A schema
-//! that says more about its arguments than their names, or of a text within them what these notations cannot tell, is refused.
+//! JSON is the engine's affair; here only what stands around it differs: names without quotes, texts between tags. A
+//! schema that says more about its arguments than their names, or of a text within them what these notations cannot
+//! tell, is refused.
 
 use serde_json::{Map, Value, json};
 
@@ -134,8 +135,8 @@ fn with_definitions(part: &Value, root: &Value) -> Value {
 
 type WriteMember<'f> = dyn Fn(&mut Writer<'_>, &Member<'_>) -> Result<String, SchemaError> + 'f;
 
-/// Members in order with something between them; those that are not required may be missing. Built from the end: `rest` when
-/// something stands before, `first` when nothing does.
+/// Members in order with something between them; those that are not required may be missing. Built from the end:
+/// `rest` when something stands before, `first` when nothing does.
 fn listed(
     writer: &mut Writer<'_>,
     members: &[Member<'_>],

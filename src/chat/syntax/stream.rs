@@ -1,7 +1,7 @@
 //! A reply in pieces in; thoughts, text and calls out.
 //!
-//! Wherever the pieces are cut, the same comes out. No sign of a notation comes out unless what it begins turns out to be no
-//! call: then it is text.
+//! Wherever the pieces are cut, the same comes out. No sign of a notation comes out unless what it begins turns out
+//! to be no call: then it is text.
 
 use std::ops::Range;
 

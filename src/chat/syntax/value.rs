@@ -31,8 +31,8 @@ pub(super) fn schema_of<'s>(schema: &'s Value, name: &str) -> &'s Value {
     schema.get("properties").and_then(|all| all.get(name)).unwrap_or(&Value::Null)
 }
 
-/// Whether a value of this schema is written as it stands between tags, because it can only be a text. Texts with a pattern or
-/// format are written as JSON, because that is how a grammar enforces them.
+/// Whether a value of this schema is written as it stands between tags, because it can only be a text. Texts with a
+/// pattern or format are written as JSON, because that is how a grammar enforces them.
 pub(super) fn is_plain_text(schema: &Value) -> bool {
     const OTHERS: [&str; 9] =
         ["pattern", "format", "$ref", "anyOf", "oneOf", "allOf", "not", "if", "const"];

@@ -1,7 +1,8 @@
 //! A model's chat template: what it can do, and conversations in the form that it reads.
 //!
-//! Templates differ in what they expect of a message (arguments as an object or as text, empty content or none, thoughts in a
-//! field or among parts), and none says so. What one expects is found as its first user would: by trying.
+//! Templates differ in what they expect of a message (arguments as an object or as text, empty content or none,
+//! thoughts in a field or among parts), and none says so. What one expects is found as its first user would: by
+//! trying.
 
 mod message;
 mod probe;
@@ -131,8 +132,8 @@ impl Template {
         (!tools.is_empty() && self.habits.shows_tools).then(|| message::tools(tools))
     }
 
-    /// Messages that tell of tools, for a template that does not: in the system's turn, or in the first of all where the
-    /// template has none.
+    /// Messages that tell of tools, for a template that does not: in the system's turn, or in the first of all where
+    /// the template has none.
     pub(super) fn with_tools_told(
         &self,
         messages: &[Message],

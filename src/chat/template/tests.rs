@@ -253,8 +253,8 @@ fn accepted(grammar: &str, text: &str) -> usize {
     end
 }
 
-/// The grammar of a template's calls, waiting and at once, goes over the calls that the template writes, and over none whose
-/// arguments are wrong.
+/// The grammar of a template's calls, waiting and at once, goes over the calls that the template writes, and over
+/// none whose arguments are wrong.
 fn check_grammar(template: &Template) {
     let Some(family) = template.family else { return };
     let tools = tools();
