@@ -502,6 +502,7 @@ pub static THINKING: &[Thinking] = &[
         text_open: "<|channel|>final<|message|>",
         silent: &[
             "<|channel|>final<|message|>",
+            "<|channel|>final <|constrain|>json<|message|>",
             "<|channel|>commentary<|message|>",
             "<|start|>assistant",
             "<|end|>",

@@ -213,7 +213,9 @@ impl Stream {
             if in_thought && is(thinking.close) {
                 return Found::ThoughtEnd(thinking.close.len());
             }
-            if !in_thought && self.is_fresh && leads && is(thinking.open) {
+            // Channels say what they are wherever they begin.
+            let may_begin = (self.is_fresh && leads) || !thinking.then.is_empty();
+            if !in_thought && may_begin && is(thinking.open) {
                 return Found::Thought(thinking.open.len());
             }
             if !in_thought && self.is_fresh && leads && is(thinking.close) {

@@ -71,7 +71,7 @@ const REPLIES: &[(&str, &str)] = &[
     ),
     (
         "Harmony",
-        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.get <|constrain|>json<|message|>{\"city\": \"Oslo\"}",
+        "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>analysis<|message|>So.<|end|><|start|>assistant<|channel|>commentary to=functions.get <|constrain|>json<|message|>{\"city\": \"Oslo\"}",
     ),
     (
         "Mistral Nemo",
@@ -149,7 +149,12 @@ fn thoughts_calls_and_texts_come_apart() {
     let (name, reply) = REPLIES[4];
     assert_eq!(
         pieces(Some(family(name)), Some(thinking_of(name)), &[reply]),
-        [Piece::Thinking("Hm.".to_owned()), text("I look."), call("get", &json!({"city": "Oslo"})),]
+        [
+            Piece::Thinking("Hm.".to_owned()),
+            text("I look."),
+            Piece::Thinking("So.".to_owned()),
+            call("get", &json!({"city": "Oslo"})),
+        ]
     );
 }
 
