@@ -20,4 +20,6 @@ pub use template::Capabilities;
 pub use tools::{Choice, Tool, ToolCall, Tools};
 
 #[cfg(test)]
+mod grammar_tests;
+#[cfg(test)]
 mod tests;

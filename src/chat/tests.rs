@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use nfl_models::template::ChatTemplate;
 use serde_json::{Map, json};
 
+use super::grammar_tests::accepted;
 use super::{
     ChatError, Choice, Effort, Event, Format, Input, Message, Request, RequestError, Responder,
     Role, Think, Tool, ToolCall, Tools,
@@ -242,4 +243,56 @@ fn a_reply_that_nobody_hears_ends() {
     });
     assert_eq!(done.unwrap().generated_tokens, 1);
     assert_eq!(heard, ["a"]);
+}
+
+/// The grammar that a request is held to.
+fn held(template: &str, request: &Request) -> String {
+    let (fake, responder) = responder(template);
+    fake.says(&["x"]);
+    ask(&responder, request).unwrap();
+    grammar(&fake.heard()[0]).to_owned()
+}
+
+#[track_caller]
+fn check(grammar: &str, good: &[&str], bad: &[&str]) {
+    for text in good {
+        assert_eq!(accepted(grammar, text), Some(text.len()), "{text}\n{grammar}");
+    }
+    for text in bad {
+        assert_ne!(accepted(grammar, text), Some(text.len()), "{text}\n{grammar}");
+    }
+}
+
+#[test]
+fn a_reply_calls_rightly_or_speaks() {
+    let auto = || request("Hi").tools(tools(Choice::Auto)).unwrap();
+    let turns = "{% for message in messages %}{{ message.content }}{% endfor %}";
+    // Calls without a sign of their own.
+    let llama = format!("{{{{ tools | tojson }}}}<|python_tag|>{turns}");
+    check(
+        &held(&llama, &auto()),
+        &["Hello { there", "", "{\"name\": \"weather\", \"parameters\": {\"city\": \"x\"}}"],
+        &["{\"name\": \"nobody\"}", "{\"name\": \"weather\", \"parameters\": {}}", "{"],
+    );
+    // Calls whose sign begins in the prompt.
+    let functionary = format!("{{{{ tools | tojson }}}}>>>all{turns}>>>");
+    check(
+        &held(&functionary, &auto()),
+        &["all\nHi > you", "weather\n{\"city\": \"x\"}", "all\nHi>>>time\n{\"city\": \"x\"}"],
+        &["nobody\n{}", "all\nHi>>>nobody", "weather\n{}", "Hi"],
+    );
+    // Tools and a form: either.
+    let call =
+        "<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \"x\"}}\n</tool_call>";
+    check(
+        &held(QWEN, &auto().format(Format::Json).unwrap()),
+        &["{\"a\": 1}", "<think>\nx</thin</think>\n\n{}", call, &format!("<think></think>{call}")],
+        &["Hello", "<think>{}", "<tool_call>{}</tool_call>"],
+    );
+    let grammar = Format::Grammar("root ::= \"a\" root | \"root\" # root".to_owned());
+    check(
+        &held(QWEN, &request("Hi").format(grammar).unwrap()),
+        &["aaroot", "<think>\nroot</think>root"],
+        &["<think>root", "a"],
+    );
 }

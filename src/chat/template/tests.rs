@@ -1,17 +1,16 @@
 //! Every template in use: the family of its calls, and that a call and a thought that it writes are read back.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use nfl_models::template::ChatTemplate;
 use serde_json::{Map, Value, json};
 
 use super::{Setting, Template};
 use crate::chat::form::Think;
+use crate::chat::grammar_tests::accepted;
 use crate::chat::request::{Message, Role};
 use crate::chat::syntax::{Piece, Stream, Writer};
 use crate::chat::tools::{Tool, ToolCall};
-use crate::engine::grammar::{Grammar, Matcher, Pieces, TokenNames};
 
 /// What became of something that a template was to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,36 +222,6 @@ fn thought_trip(template: &Template) -> Trip {
     Left
 }
 
-/// A vocabulary of bytes without special tokens.
-struct Bytes;
-
-impl TokenNames for Bytes {
-    fn token(&self, text: &str) -> Result<u32, String> {
-        Err(format!("there is no token {text}"))
-    }
-
-    fn check(&self, number: u32) -> Result<u32, String> {
-        Err(format!("there is no token {number}"))
-    }
-}
-
-/// How much of a text a grammar goes over until it may end there.
-fn accepted(grammar: &str, text: &str) -> usize {
-    let grammar = Grammar::new(grammar, &Bytes).unwrap();
-    let pieces: Vec<Vec<u8>> = (0..=255).map(|byte| vec![byte]).collect();
-    let mut matcher = Matcher::new(grammar, Arc::new(Pieces::new(&pieces, Vec::new()))).unwrap();
-    let mut end = 0;
-    for (index, byte) in text.bytes().enumerate() {
-        if !matcher.accept_bytes(&[byte]).unwrap() {
-            break;
-        }
-        if matcher.may_end() {
-            end = index + 1;
-        }
-    }
-    end
-}
-
 /// The grammar of a template's calls, waiting and at once, goes over the calls that the template writes, and over
 /// none whose arguments are wrong.
 fn check_grammar(template: &Template) {
@@ -287,7 +256,7 @@ fn check_grammar(template: &Template) {
         let calls = writer.calls(family, &tools, (false, waits, begun)).unwrap();
         let grammar = writer.finish(&calls);
         let asked = &text[start..];
-        let end = accepted(&grammar, asked);
+        let end = accepted(&grammar, asked).unwrap_or(0);
         let (_, _, read) = read(
             template,
             if begun { &prompt } else { "" },
@@ -296,7 +265,11 @@ fn check_grammar(template: &Template) {
         );
         assert_eq!(read.len(), wanted.len(), "{}: {asked} {end}\n{grammar}", family.name);
         let wrong = asked[..end].replacen('2', "9", 1);
-        assert!(accepted(&grammar, &wrong) < wrong.find('9').unwrap(), "{}: {wrong}", family.name);
+        assert!(
+            accepted(&grammar, &wrong).is_none_or(|end| end < wrong.len()),
+            "{}: {wrong}",
+            family.name
+        );
     }
 }
 
