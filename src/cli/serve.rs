@@ -1,15 +1,13 @@
 //! `nfl serve`: the models of this machine for every program that speaks to one.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use clap::Args;
 
 use super::failure::Failure;
 use super::loading;
 use super::security::SecurityArguments;
-use crate::chat::pool::{KeepAlive, Pool, PoolOptions, Workers};
-use crate::engine::plan::Wishes;
+use crate::chat::pool::{Pool, PoolOptions, Workers};
 use crate::server::{self, Config};
 use crate::settings;
 use crate::term::{Printer, interrupt};
@@ -39,13 +37,7 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     let home = settings::home().ok_or_else(|| {
         Failure::new("there is no home folder", Some("set NFL_HOME to a folder of yours"))
     })?;
-    let options = PoolOptions {
-        keep_alive: KeepAlive::For(Duration::from_mins(5)),
-        models_max: None,
-        sequences: None,
-        queue_max: 512,
-        wishes: Wishes::default(),
-    };
+    let options = PoolOptions::default();
     let pool = Pool::new(home.clone(), Box::new(Workers { program: loading::program()? }), options);
     let address = SocketAddr::new(arguments.host, arguments.port);
     let security = arguments.security.read(address.ip(), &home, printer)?;

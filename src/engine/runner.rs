@@ -15,7 +15,7 @@ pub trait Runner: Send + Sync + fmt::Debug {
     /// What was loaded.
     fn info(&self) -> &LoadInfo;
 
-    /// Whether it has not died, as far as is known.
+    /// Whether it has not died.
     fn is_alive(&self) -> bool;
 
     /// Continues a prompt, see [`Engine::generate`]; ends with [`Reason::Cancelled`](super::frames::Reason) soon after
@@ -63,6 +63,11 @@ pub trait Runner: Send + Sync + fmt::Debug {
 
     /// Ends it at once: for one that does not answer.
     fn kill(&self);
+
+    /// What does the same from elsewhere, also while it is being unloaded.
+    fn killer(&self) -> Box<dyn Fn() + Send + Sync> {
+        Box::new(|| ())
+    }
 }
 
 /// Stops one piece of work from any thread, before it starts or while it runs.
@@ -215,5 +220,10 @@ impl Runner for Engine {
 
     fn kill(&self) {
         self.cancel_handle().kill();
+    }
+
+    fn killer(&self) -> Box<dyn Fn() + Send + Sync> {
+        let handle = self.cancel_handle();
+        Box::new(move || handle.kill())
     }
 }

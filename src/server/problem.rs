@@ -119,7 +119,13 @@ impl From<StoreError> for Problem {
 
 impl From<EngineError> for Problem {
     fn from(error: EngineError) -> Self {
-        let kind = match &error {
+        (&error).into()
+    }
+}
+
+impl From<&EngineError> for Problem {
+    fn from(error: &EngineError) -> Self {
+        let kind = match error {
             EngineError::Failed(failure) => match failure {
                 Failure::PromptTooLong { .. } | Failure::TextTooLong { .. } => Kind::TooLong,
                 Failure::Request(_)
@@ -135,10 +141,10 @@ impl From<EngineError> for Problem {
             EngineError::Cancelled => Kind::Cancelled,
             _ => Kind::Internal,
         };
-        let mut problem = Self::of(kind, &error);
+        let mut problem = Self::of(kind, error);
         if let EngineError::Failed(Failure::PromptTooLong { prompt_tokens, context_tokens }) = error
         {
-            problem.tokens = Some((prompt_tokens, context_tokens));
+            problem.tokens = Some((*prompt_tokens, *context_tokens));
         }
         problem
     }
@@ -146,11 +152,17 @@ impl From<EngineError> for Problem {
 
 impl From<ChatError> for Problem {
     fn from(error: ChatError) -> Self {
+        (&error).into()
+    }
+}
+
+impl From<&ChatError> for Problem {
+    fn from(error: &ChatError) -> Self {
         match error {
             ChatError::Engine(error) => error.into(),
-            ChatError::Request(error) => error.into(),
-            ChatError::Template(_) | ChatError::NoTemplate => Self::of(Kind::Invalid, &error),
-            _ => Self::of(Kind::Internal, &error),
+            ChatError::Request(error) => Self::of(Kind::Invalid, error),
+            ChatError::Template(_) | ChatError::NoTemplate => Self::of(Kind::Invalid, error),
+            ChatError::File(_) => Self::of(Kind::Internal, error),
         }
     }
 }
@@ -159,8 +171,9 @@ impl From<PoolError> for Problem {
     fn from(error: PoolError) -> Self {
         match error {
             PoolError::Store(error) => error.into(),
-            PoolError::Load(error) => error.into(),
+            PoolError::Load(error) => (&*error).into(),
             PoolError::Plan(_) => Self::of(Kind::Invalid, &error),
+            PoolError::Stalled { .. } => Self::of(Kind::Internal, &error),
             PoolError::Busy { .. } | PoolError::Closed => Self::of(Kind::Busy, &error),
             PoolError::Cancelled => Self::of(Kind::Cancelled, &error),
         }

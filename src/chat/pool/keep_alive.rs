@@ -15,7 +15,7 @@ pub enum KeepAlive {
 }
 
 /// Nobody keeps a model for more than a century; beyond it clocks overflow.
-const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+const DURATION_MAX: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Units of a duration and their nanoseconds, as Go's `time.ParseDuration` knows them.
 const UNITS: [(&str, f64); 8] = [

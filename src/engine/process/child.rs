@@ -68,6 +68,11 @@ impl Shared {
         }
     }
 
+    /// Whether the worker has ended.
+    pub(super) fn is_dead(&self) -> bool {
+        self.death().is_some()
+    }
+
     /// Whether the worker has ended, and how.
     fn death(&self) -> Option<Death> {
         match lock(&self.process).as_mut() {

@@ -6,7 +6,9 @@ mod mailbox;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use super::embedding::{EmbeddingRequest, Embeddings};
 use super::frames::{
@@ -32,7 +34,10 @@ pub struct Engine {
     info: LoadInfo,
 }
 
-/// Loading progress, 0 to 1, in; whether to go on, out.
+/// How often a caller is asked whether loading is to go on, when nothing else happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Loading progress, 0 to 1, in; whether to go on, out. Asked ten times a second, whether anything moved or not.
 pub type OnProgress<'a> = &'a mut dyn FnMut(f32) -> ControlFlow<()>;
 
 impl Engine {
@@ -67,19 +72,48 @@ impl Engine {
             child,
             info: LoadInfo::default(),
         };
-        engine.greet()?;
-        let number = engine.call(Request::Load(Box::new(request.clone())))?;
-        engine.info = loop {
-            match engine.next(number)? {
-                Event::Loaded(info) => break *info,
-                Event::Progress(share) if on_progress(share).is_break() => {
-                    return Err(EngineError::Cancelled);
+        engine.info = engine.load_or_kill(on_progress)?;
+        Ok(engine)
+    }
+
+    /// Loads, and kills a worker whose caller does not want to go on: it may hang in a driver or on a disk.
+    fn load_or_kill(&self, on_progress: OnProgress<'_>) -> Result<LoadInfo, EngineError> {
+        let (sender, receiver) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let loaded = self.load(&|share| _ = sender.send(Loading::Share(share)));
+                let _ = sender.send(Loading::Over(loaded.map(Box::new)));
+            });
+            let (mut share, mut is_wanted) = (0.0, true);
+            loop {
+                match receiver.recv_timeout(TICK) {
+                    Ok(Loading::Over(_)) if !is_wanted => return Err(EngineError::Cancelled),
+                    Ok(Loading::Over(loaded)) => return loaded.map(|info| *info),
+                    Ok(Loading::Share(new)) => share = new,
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => {
+                        let text = "the thread that loads ended".to_owned();
+                        return Err(EngineError::Protocol(text));
+                    }
                 }
-                Event::Progress(_) => {}
+                if is_wanted && on_progress(share).is_break() {
+                    is_wanted = false;
+                    self.shared.kill();
+                }
+            }
+        })
+    }
+
+    fn load(&self, told: &dyn Fn(f32)) -> Result<LoadInfo, EngineError> {
+        self.greet()?;
+        let number = self.call(Request::Load(Box::new(self.request.clone())))?;
+        loop {
+            match self.next(number)? {
+                Event::Loaded(info) => return Ok(*info),
+                Event::Progress(share) => told(share),
                 event => return Err(unexpected(&event)),
             }
-        };
-        Ok(engine)
+        }
     }
 
     /// Replaces the worker by a fresh one with the same model; the only way back after
@@ -109,9 +143,9 @@ impl Engine {
         &self.info
     }
 
-    /// Whether the worker has not died, as far as is known.
+    /// Whether the worker has not died.
     pub fn is_alive(&self) -> bool {
-        self.mailbox.end().is_none()
+        self.mailbox.end().is_none() && !self.shared.is_dead()
     }
 
     /// The worker's process number.
@@ -340,9 +374,15 @@ fn unexpected(event: &Event) -> EngineError {
     EngineError::Protocol(format!("an answer to another question: {name}"))
 }
 
+/// What the thread that loads tells of it.
+enum Loading {
+    Share(f32),
+    Over(Result<Box<LoadInfo>, EngineError>),
+}
+
 impl Drop for Engine {
     fn drop(&mut self) {
-        if self.is_alive() {
+        if self.mailbox.end().is_none() {
             self.shared.kill();
             self.child.reap();
         }
