@@ -16,8 +16,8 @@ use super::report::Reporter;
 use crate::engine::blocks::GgmlBlocks;
 use crate::hardware;
 use crate::store::{
-    Kind, Layer, Link, Manifest, Modelfile, Origin, Parameters, Piece, Reference, Scope, Source,
-    Store, StoreError, TEXT_BYTES_MAX, Wanted,
+    Kind, Layer, Link, Manifest, Modelfile, Piece, Reference, Scope, Store, StoreError,
+    TEXT_BYTES_MAX, Wanted,
 };
 use crate::term::{self, Printer, interrupt, units};
 
@@ -106,14 +106,8 @@ impl Maker<'_> {
         for adapter in &modelfile.adapters {
             layers.extend(self.adapter(adapter)?);
         }
-        let source = Source::new(Origin::Created, modelfile.from.join(", "));
-        let mut manifest = Manifest::new(self.arguments.name.clone(), source, layers);
-        if let Some(base) = base {
-            manifest = Self::inherit(base, manifest, modelfile);
-        }
-        self.texts(&mut manifest, modelfile)?;
-        manifest.facts = self.store.facts(&manifest)?;
-        Ok(manifest)
+        let name = self.arguments.name.clone();
+        Ok(self.store.derive(name, base, layers, modelfile)?)
     }
 
     /// The stored model that FROM names; `None` for a path.
@@ -197,12 +191,7 @@ impl Maker<'_> {
     /// The layers of a GGUF file: a model's, a projector's or an adapter's.
     fn file(&self, path: &Path, links: &[Link]) -> Result<Vec<Layer>, Failure> {
         let gguf = Gguf::open(path)?;
-        let metadata = gguf.metadata();
-        let kind = match (metadata.architecture(), metadata.text("general.type")) {
-            (Some("clip"), _) | (_, Some("mmproj")) => Kind::Projector,
-            (_, Some("adapter")) => Kind::Adapter,
-            _ => Kind::Model,
-        };
+        let kind = Kind::of_gguf(&gguf);
         let mut layers = Vec::new();
         for path in gguf.files() {
             let piece = Piece::new(kind, path)?;
@@ -229,69 +218,5 @@ impl Maker<'_> {
             return Err(Failure::new(message, Some(hint)));
         }
         Ok(layers)
-    }
-
-    /// The base's layers, without those that the Modelfile sets anew.
-    fn inherit(base: Manifest, new: Manifest, modelfile: &Modelfile) -> Manifest {
-        let is_replaced = |kind: Kind| match kind {
-            Kind::Template => modelfile.template.is_some(),
-            Kind::System => modelfile.system.is_some(),
-            Kind::Messages => !modelfile.messages.is_empty(),
-            Kind::Licence => !modelfile.licences.is_empty(),
-            Kind::Adapter => !modelfile.adapters.is_empty(),
-            kind => new.layers_of(kind).next().is_some(),
-        };
-        let source = Source { revision: base.source.revision.clone(), ..new.source.clone() };
-        let mut layers: Vec<Layer> =
-            base.layers.into_iter().filter(|layer| !is_replaced(layer.kind)).collect();
-        layers.extend(new.layers.iter().cloned());
-        Manifest {
-            layers,
-            source,
-            requires: base.requires,
-            renderer: base.renderer,
-            parser: base.parser,
-            ..new
-        }
-    }
-
-    /// The layers that are texts. Parameters that the base has and the Modelfile does not set stay.
-    fn texts(&self, manifest: &mut Manifest, modelfile: &Modelfile) -> Result<(), Failure> {
-        let mut add = |kind, text: &str| {
-            manifest.layers.push(self.store.put(kind, text.as_bytes())?);
-            Ok::<(), StoreError>(())
-        };
-        if let Some(text) = modelfile.template.as_ref().filter(|text| !text.is_empty()) {
-            add(Kind::Template, text)?;
-        }
-        if let Some(text) = modelfile.system.as_ref().filter(|text| !text.is_empty()) {
-            add(Kind::System, text)?;
-        }
-        for text in &modelfile.licences {
-            add(Kind::Licence, text)?;
-        }
-        if !modelfile.messages.is_empty() {
-            add(Kind::Messages, &Modelfile::messages_json(&modelfile.messages))?;
-        }
-        if !modelfile.parameters.is_empty() {
-            let old = manifest.layers.iter().position(|layer| layer.kind == Kind::Parameters);
-            let base = match old.map(|place| manifest.layers.remove(place)) {
-                Some(layer) => Parameters::from_json(&self.store.text(&layer, TEXT_BYTES_MAX)?)
-                    .unwrap_or_default(),
-                None => Parameters::default(),
-            };
-            let together = modelfile.parameters.clone().over(&base);
-            manifest.layers.push(self.store.put(Kind::Parameters, together.json().as_bytes())?);
-        }
-        for (place, value) in [
-            (&mut manifest.requires, &modelfile.requires),
-            (&mut manifest.renderer, &modelfile.renderer),
-            (&mut manifest.parser, &modelfile.parser),
-        ] {
-            if value.is_some() {
-                place.clone_from(value);
-            }
-        }
-        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::failure::Failure;
 use super::list;
-use crate::store::{Kind, Manifest, Modelfile, Resolved, Store, TEXT_BYTES_MAX};
+use crate::store::{Manifest, Modelfile, Resolved, Store};
 use crate::term::{neutral, table, units};
 
 /// Characters of a text on its line.
@@ -61,31 +61,18 @@ pub(super) fn document(store: &Store, manifest: &Manifest, resolved: &Resolved) 
 /// The Modelfile that makes this model from its files.
 pub(super) fn modelfile(store: Option<&Store>, resolved: &Resolved) -> Result<String, Failure> {
     let mut head = "# Written by nfl show --modelfile\n".to_owned();
-    let path = |path: &std::path::Path| path.display().to_string();
-    let mut modelfile = Modelfile {
-        from: vec![path(&resolved.model)],
-        adapters: resolved.adapters.iter().map(|adapter| path(adapter)).collect(),
-        parameters: resolved.parameters.clone(),
-        template: resolved.template.clone(),
-        system: resolved.system.clone(),
-        messages: resolved.messages.clone(),
-        ..Modelfile::default()
-    };
-    modelfile.from.extend(resolved.projector.as_deref().map(path));
-    match (store, &resolved.manifest) {
-        (Some(store), Some(manifest)) => {
+    match &resolved.manifest {
+        Some(manifest) => {
             let name = manifest.name.to_string();
             head.extend(["# To build on this model by its name: FROM ", &name, "\n"]);
-            for layer in manifest.layers_of(Kind::Licence) {
-                modelfile.licences.push(store.text(layer, TEXT_BYTES_MAX)?);
-            }
-            modelfile.requires.clone_from(&manifest.requires);
-            modelfile.renderer.clone_from(&manifest.renderer);
-            modelfile.parser.clone_from(&manifest.parser);
         }
         // A file that is none is told here and not when the Modelfile is used.
-        _ => drop(Gguf::open(&resolved.model)?),
+        None => drop(Gguf::open(&resolved.model)?),
     }
+    let modelfile = match store {
+        Some(store) => store.modelfile(resolved)?,
+        None => resolved.modelfile(),
+    };
     let text = modelfile.write().map_err(|problem| Failure::new(problem, None))?;
     Ok(format!("{head}\n{text}"))
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::Store;
 use super::digest::Digest;
@@ -75,14 +75,20 @@ impl Store {
         Ok(path)
     }
 
+    /// A file for content that comes from elsewhere, to be [adopted](Self::adopt) when it is complete. It goes when it is
+    /// dropped.
+    pub fn arriving(&self) -> Result<NamedTempFile, StoreError> {
+        let partial = self.partial_folder();
+        files::make_folder(&partial)?;
+        files::temporary(&partial)
+    }
+
     /// Stores a small text as a blob. The content is held, see [`Store`].
     pub fn put(&self, kind: Kind, content: &[u8]) -> Result<Layer, StoreError> {
         let digest = Digest::of(content);
         let bytes = content.len() as u64;
         if !self.has(&digest, bytes) {
-            let partial = self.partial_folder();
-            files::make_folder(&partial)?;
-            let file = files::temporary(&partial)?;
+            let file = self.arriving()?;
             io::Write::write_all(&mut file.as_file(), content)
                 .map_err(StoreError::io("cannot write", file.path()))?;
             let path = file.into_temp_path();

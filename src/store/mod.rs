@@ -15,6 +15,7 @@
 mod blobs;
 mod catalogue;
 mod collect;
+mod derive;
 mod digest;
 mod error;
 mod facts;

@@ -128,6 +128,21 @@ impl Parameters {
         self.0.get(name)?.as_i64()
     }
 
+    /// Whether it holds or not.
+    pub fn truth(&self, name: &str) -> Option<bool> {
+        self.0.get(name)?.as_bool()
+    }
+
+    /// Whether there is one of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Names and values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value))
+    }
+
     /// Texts; of a single one, that.
     pub fn texts(&self, name: &str) -> Vec<String> {
         match self.0.get(name) {
