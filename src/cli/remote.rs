@@ -23,30 +23,21 @@ pub(super) fn hub(offline: bool) -> Result<Hub, HubError> {
 /// Asks the place of an order what it has.
 pub(super) fn plan(hub: &Hub, order: &Order, choice: &Choice) -> Result<Plan, Failure> {
     let choice = Choice { name: order.name.clone().or(choice.name.clone()), ..choice.clone() };
-    match Wanted::of(&order.text)? {
+    let wanted = Wanted::of(&order.text)?;
+    let name = match &wanted {
         Wanted::Path(path) => {
             let hint = format!("bring a file into the store with nfl import {}", path.display());
-            Err(Failure::usage(format!("{} is a file, not a model elsewhere", order.text), &hint))
+            let text = format!("{} is a file, not a model elsewhere", order.text);
+            return Err(Failure::usage(text, &hint));
         }
-        Wanted::Url(url) => Ok(hub.plan_url(&url, &choice)?),
-        Wanted::Name(name) => {
-            let catalogue = settings::home().map(|home| Catalogue::read(&home)).transpose()?;
-            let entry = catalogue.as_ref().and_then(|catalogue| catalogue.find(&name));
-            let Some(entry) = entry else {
-                return hub.plan(&name, &choice).map_err(|error| {
-                    let near = catalogue.and_then(|catalogue| catalogue.nearest(&name));
-                    mistyped(error, &name, near)
-                });
-            };
-            // The short name is what the person will go on using.
-            let choice = Choice { name: choice.name.or(Some(name)), ..choice };
-            match Wanted::of(&entry.source)? {
-                Wanted::Url(url) => Ok(hub.plan_url(&url, &choice)?),
-                Wanted::Name(full) => Ok(hub.plan(&full, &choice)?),
-                Wanted::Path(_) => Err(Failure::new(format!("{} is a file", entry.source), None)),
-            }
-        }
-    }
+        Wanted::Url(_) => return Ok(hub.plan_wanted(&wanted, None, &choice)?),
+        Wanted::Name(name) => name,
+    };
+    let catalogue = settings::home().map(|home| Catalogue::read(&home)).transpose()?;
+    hub.plan_wanted(&wanted, catalogue.as_ref(), &choice).map_err(|error| {
+        let unknown = catalogue.filter(|catalogue| catalogue.find(name).is_none());
+        mistyped(error, name, unknown.and_then(|catalogue| catalogue.nearest(name)))
+    })
 }
 
 /// A short name that its place does not know may be a mistyped one of ours.

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use nfl_models::Level;
 use reqwest::Url;
 
-use crate::store::{Digest, Kind, Manifest, Origin, Reference, Source, Store};
+use crate::store::{self, Catalogue, Digest, Kind, Manifest, Origin, Reference, Source, Store};
 use download::{Claim, Wanted};
 pub use download::{DownloadError, Limits, Meter};
 pub use error::HubError;
@@ -99,6 +99,39 @@ impl Hub {
         let plan = self.plan_name(name, choice)?;
         let source = Source { asked: Some(name.to_string()), ..plan.source };
         Ok(Plan { source, ..plan })
+    }
+
+    /// What pulling something that was named will do: a short name of the catalogue, a full one, or an address.
+    ///
+    /// # Errors
+    /// When it names nothing elsewhere, or its place cannot be reached or has no such model.
+    pub fn plan_wanted(
+        &self,
+        wanted: &store::Wanted,
+        catalogue: Option<&Catalogue>,
+        choice: &Choice,
+    ) -> Result<Plan, HubError> {
+        let no_name = |text: String| HubError::Name {
+            name: text,
+            place: "another machine".to_owned(),
+            reason: "it is a file",
+        };
+        let name = match wanted {
+            store::Wanted::Path(path) => return Err(no_name(path.display().to_string())),
+            store::Wanted::Url(url) => return self.plan_url(url, choice),
+            store::Wanted::Name(name) => name,
+        };
+        let Some(entry) = catalogue.and_then(|catalogue| catalogue.find(name)) else {
+            return self.plan(name, choice);
+        };
+        // The short name is what the person will go on using.
+        let named = choice.name.clone().or_else(|| Some(name.clone()));
+        let choice = Choice { name: named, ..choice.clone() };
+        match store::Wanted::of(&entry.source) {
+            Ok(store::Wanted::Url(url)) => self.plan_url(&url, &choice),
+            Ok(store::Wanted::Name(full)) => self.plan(&full, &choice),
+            _ => Err(no_name(entry.source.clone())),
+        }
     }
 
     fn plan_name(&self, name: &Reference, choice: &Choice) -> Result<Plan, HubError> {
