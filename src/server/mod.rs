@@ -29,8 +29,9 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -116,14 +117,15 @@ fn routes() -> Routes {
         .and(page::routes())
         .and(openapi::routes())
         .and(native::routes())
+        .and(ollama::routes())
         .and(anthropic::routes())
-        .undescribed(ollama::router())
         .undescribed(openai::router())
 }
 
 fn router(routes: Router<Arc<Server>>, server: &Arc<Server>) -> Router {
     // Counting is outside of the guard, so that what it refuses is counted too.
-    security::guard(routes.fallback(unknown), server)
+    let routes = routes.fallback(unknown).method_not_allowed_fallback(wrong_method);
+    security::guard(routes, server)
         .layer(middleware::from_fn_with_state(Arc::clone(server), count))
         .with_state(Arc::clone(server))
 }
@@ -136,6 +138,10 @@ async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) 
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     server.metrics.answered(route, method.as_str(), response.status().as_u16());
     response
+}
+
+async fn wrong_method() -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed").into_response()
 }
 
 async fn unknown(request: Request) -> Response {

@@ -8,9 +8,9 @@ mod kill;
 mod login;
 #[cfg(target_os = "linux")]
 mod reach;
-mod registry;
+pub(crate) mod registry;
 mod repository;
-mod server;
+pub(crate) mod server;
 mod url;
 
 use std::process::Command;

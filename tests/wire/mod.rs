@@ -1,6 +1,7 @@
 //! The server as its clients meet it: over HTTP on a port of its own, with a model that plays a script or a real one.
 
 mod client;
+mod ollama;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -140,13 +141,7 @@ impl Served {
 
 /// A pool's usual ways.
 pub(crate) fn options() -> PoolOptions {
-    PoolOptions {
-        keep_alive: KeepAlive::Forever,
-        models_max: None,
-        sequences: None,
-        queue_max: 512,
-        wishes: nfl::engine::plan::Wishes::default(),
-    }
+    PoolOptions { keep_alive: KeepAlive::Forever, ..PoolOptions::default() }
 }
 
 /// A server's usual ways, on any free port.

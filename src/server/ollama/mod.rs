@@ -28,41 +28,75 @@ mod talk;
 mod terms;
 mod wire;
 
-use std::sync::Arc;
-
-use axum::Router;
-use axum::routing::{MethodFilter, MethodRouter, delete, get, on, post};
-
-use super::Server;
+use super::body;
+use super::routes::{Access, Routes};
 
 /// The routes.
-pub(super) fn router() -> Router<Arc<Server>> {
-    let known = |methods: MethodRouter<Arc<Server>>| methods.fallback(refuse::method);
-    Router::new()
-        .route("/api/version", known(get(about::version)))
-        .route("/api/status", known(get(about::status)))
-        .route("/api/generate", known(post(generate::generate)))
-        .route("/api/chat", known(post(chat::chat)))
-        .route("/api/embed", known(post(embed::embed)))
-        .route("/api/embeddings", known(post(embed::embeddings)))
-        .route("/api/tags", known(get(list::tags)))
-        .route("/api/show", known(post(show::show)))
-        .route("/api/ps", known(get(ps::ps)))
-        .route("/api/copy", known(post(copy::copy)))
-        .route("/api/delete", known(delete(delete::delete)))
-        .route("/api/create", known(post(create::create)))
-        .route("/api/blobs/{digest}", known(post(blobs::put).on(MethodFilter::HEAD, blobs::has)))
-        .route("/api/pull", known(post(pull::pull)))
-        .route("/api/push", known(post(push::push)))
-        .route("/api/me", known(post(cloud::account)))
-        .route("/api/signout", known(post(cloud::account)))
-        .route("/api/user/keys/{key}", known(delete(cloud::account)))
-        .route("/api/experimental/web_search", known(post(cloud::web_search)))
-        .route("/api/experimental/web_fetch", known(post(cloud::web_fetch)))
-        .route("/api/web_search", known(post(cloud::web_search)))
-        .route("/api/web_fetch", known(post(cloud::web_fetch)))
-        .route(
+pub(super) fn routes() -> Routes {
+    asking().and(managing()).and(refused())
+}
+
+fn asking() -> Routes {
+    use Access::{Infer, Open};
+    Routes::new("Ollama", refuse::answer)
+        .get("/api/version", Open, "The version of this program", about::version)
+        .get("/api/status", Open, "Whether there is a cloud: there is none", about::status)
+        .post("/api/generate", Infer, "Continues or answers a text", generate::generate)
+        .sends(body::NDJSON)
+        .post("/api/chat", Infer, "Answers a conversation", chat::chat)
+        .sends(body::NDJSON)
+        .post("/api/embed", Infer, "The embeddings of texts", embed::embed)
+        .post(
+            "/api/embeddings",
+            Infer,
+            "The embedding of a text, as it was once asked for",
+            embed::embeddings,
+        )
+        .get("/api/tags", Infer, "The models of this machine", list::tags)
+        .post("/api/show", Infer, "All that is known of a model", show::show)
+        .get("/api/ps", Infer, "The models that are loaded", ps::ps)
+}
+
+fn managing() -> Routes {
+    use Access::Manage;
+    Routes::new("Ollama", refuse::answer)
+        .post("/api/copy", Manage, "Gives a model a second name", copy::copy)
+        .delete("/api/delete", Manage, "Takes a name from a model", delete::delete)
+        .post("/api/create", Manage, "Makes a model from another or from files", create::create)
+        .sends(body::NDJSON)
+        .head("/api/blobs/{digest}", Manage, "Whether content is there", blobs::has)
+        .post("/api/blobs/{digest}", Manage, "Takes content in", blobs::put)
+        .post("/api/pull", Manage, "Fetches a model", pull::pull)
+        .sends(body::NDJSON)
+        .post("/api/push", Manage, "Sends a model to a registry", push::push)
+        .sends(body::NDJSON)
+}
+
+/// What belongs to a cloud.
+fn refused() -> Routes {
+    use Access::Infer;
+    Routes::new("Ollama", refuse::answer)
+        .post("/api/me", Infer, "Refused: there are no accounts", cloud::account)
+        .post("/api/signout", Infer, "Refused: there are no accounts", cloud::account)
+        .delete("/api/user/keys/{key}", Infer, "Refused: there are no accounts", cloud::account)
+        .post("/api/web_search", Infer, "Refused: nothing leaves this machine", cloud::web_search)
+        .post("/api/web_fetch", Infer, "Refused: nothing leaves this machine", cloud::web_fetch)
+        .post(
+            "/api/experimental/web_search",
+            Infer,
+            "Refused: nothing leaves this machine",
+            cloud::web_search,
+        )
+        .post(
+            "/api/experimental/web_fetch",
+            Infer,
+            "Refused: nothing leaves this machine",
+            cloud::web_fetch,
+        )
+        .get(
             "/api/experimental/model-recommendations",
-            known(on(MethodFilter::GET, cloud::recommendations)),
+            Infer,
+            "Refused: nothing leaves this machine",
+            cloud::recommendations,
         )
 }

@@ -1,7 +1,7 @@
 //! Refusals in Ollama's words: `{"error": "…"}`, and nothing else.
 
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderValue;
+use axum::response::Response;
 
 use super::super::body;
 use super::super::problem::{Kind, Problem};
@@ -28,11 +28,6 @@ pub(super) fn line(problem: &Problem) -> wire::Error {
 /// What was made, or why not.
 pub(super) fn or(result: Result<Response, Problem>) -> Response {
     result.unwrap_or_else(|problem| answer(&problem))
-}
-
-/// A method that a path does not know.
-pub(super) async fn method() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed").into_response()
 }
 
 /// There is no such model.
