@@ -73,6 +73,7 @@ fn help_texts_are_as_reviewed() {
         "rm",
         "run",
         "search",
+        "serve",
         "show",
         "synthesize",
         "tune",

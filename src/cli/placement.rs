@@ -65,12 +65,12 @@ fn expert_reading(word: &str) -> Result<ExpertReading, String> {
 
 /// Types of keys and values.
 #[derive(Debug, Clone, Copy)]
-struct CacheTypes {
-    key: CacheType,
-    value: CacheType,
+pub(super) struct CacheTypes {
+    pub(super) key: CacheType,
+    pub(super) value: CacheType,
 }
 
-fn cache_types(text: &str) -> Result<CacheTypes, String> {
+pub(super) fn cache_types(text: &str) -> Result<CacheTypes, String> {
     let parse = |word: &str| word.parse::<CacheType>().map_err(|error| error.to_string());
     let (key, value) = text.split_once(',').unwrap_or((text, text));
     Ok(CacheTypes { key: parse(key)?, value: parse(value)? })

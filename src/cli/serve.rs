@@ -1,34 +1,30 @@
 //! `nfl serve`: the models of this machine for every program that speaks to one.
 
-use std::net::{IpAddr, SocketAddr};
-
 use clap::Args;
 
 use super::failure::Failure;
+use super::listen::{self, ListenArguments};
 use super::loading;
+use super::pool::PoolArguments;
 use super::security::SecurityArguments;
-use crate::chat::pool::{Pool, PoolOptions, Workers};
+use crate::chat::pool::{Pool, Workers};
 use crate::server::{self, Config};
 use crate::settings;
 use crate::term::{Printer, interrupt};
-
-/// Ollama's port, which clients expect.
-const PORT: u16 = 11434;
 
 /// Bytes of a request's body.
 const BODY_BYTES_MAX: usize = 64 << 20;
 
 /// Serve the models of this machine to local programs.
 ///
-/// Speaks Ollama's, OpenAI's and Anthropic's dialects; models are loaded when they are asked for.
+/// Speaks Ollama's, OpenAI's and Anthropic's dialects; models are loaded when they are asked for, as many as memory holds.
+/// What a flag does not say is read from variables of its name: NFL_KEEP_ALIVE, else OLLAMA_KEEP_ALIVE.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where to listen.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    host: IpAddr,
-    /// The port to listen on.
-    #[arg(long, value_name = "N", default_value_t = PORT)]
-    port: u16,
+    #[command(flatten)]
+    listen: ListenArguments,
+    #[command(flatten)]
+    pool: PoolArguments,
     #[command(flatten)]
     security: SecurityArguments,
 }
@@ -37,13 +33,12 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     let home = settings::home().ok_or_else(|| {
         Failure::new("there is no home folder", Some("set NFL_HOME to a folder of yours"))
     })?;
-    let options = PoolOptions::default();
-    let pool = Pool::new(home.clone(), Box::new(Workers { program: loading::program()? }), options);
-    let address = SocketAddr::new(arguments.host, arguments.port);
+    let address = arguments.listen.address()?;
+    let options = arguments.pool.read(&home, printer)?;
     let security = arguments.security.read(address.ip(), &home, printer)?;
+    let pool = Pool::new(home, Box::new(Workers { program: loading::program()? }), options);
     let config = Config { address, body_bytes_max: BODY_BYTES_MAX, security };
-    let running = server::start(config, pool)
-        .map_err(|error| Failure::new(format!("cannot listen on {address}: {error}"), None))?;
+    let running = server::start(config, pool).map_err(|error| listen::failure(address, &error))?;
     printer.say(&format!("listening on {}://{}", arguments.security.scheme(), running.address()));
     interrupt::wait();
     printer.say("ending");

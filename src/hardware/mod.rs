@@ -2,6 +2,7 @@
 
 mod cores;
 mod graphics;
+pub mod listener;
 mod memory;
 mod processor;
 mod storage;

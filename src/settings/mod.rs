@@ -2,6 +2,7 @@
 
 mod access;
 mod network;
+mod serving;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use directories::{BaseDirs, ProjectDirs};
 
 pub use access::{allowed_hosts, allowed_origins};
 pub use network::{hub_endpoint, hub_token, offline, proxy, registry_login_files, registry_token};
+pub use serving::{Setting, serving};
 
 /// Variables that a worker process may see. Everything else (tokens, keys, proxies with passwords) stays out of the
 /// process that parses files which nobody vouches for.
