@@ -102,7 +102,7 @@ fn answer(
 ) -> Result<(), Problem> {
     let mut watch = server.metrics.watch();
     let lease = server.pool.acquire(ask)?;
-    watch.ready(lease.load_time());
+    server.metrics.loaded(lease.load_time());
     let request = request(&lease)?;
     let tell = |step: Step| match sender.blocking_send(Ok(step)) {
         Ok(()) => ControlFlow::Continue(()),

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Runs llama-server's own test suite against `nfl serve` and prints what passes, what fails, and why.
 
-usage: llama_server_suite.py NFL LLAMA_CPP MATERIAL [--venv DIR] [--keep FILE] [PYTEST-ARGUMENTS …]
+usage: llama_server_suite.py NFL LLAMA_CPP MATERIAL [--venv DIR] [--keep FILE] [PYTEST-ARGUMENT …]
 
 NFL is the program, LLAMA_CPP a source tree of llama.cpp, MATERIAL the folder with the models. The suite needs Python
-packages: with --venv they are installed into that folder once, else they are taken from this Python. Arguments behind
-`--` go to pytest, such as `unit/test_basic.py`. --keep writes the table into a file, too.
+packages: with --venv they are installed into that folder once, else they are taken from this Python. Further
+arguments go to pytest, such as `unit/test_basic.py`. --keep writes the table into a file, too.
 
 The suite runs unmodified from a copy; llama-server-shim takes llama-server's place. REASONS says of tests that fail why
 that is so; a failure without a reason is one to be mended.
@@ -57,7 +57,7 @@ def prepare(arguments, work):
         python = arguments.venv / "bin/python"
         if not python.exists():
             venv.create(arguments.venv, with_pip=True)
-            packages = ["-r", str(source / "requirements.txt"), "pytest-timeout"]
+            packages = ["-r", str(source / "requirements.txt"), "pytest-timeout", "gguf"]
             subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True)
     # Tests name templates by their place in the source tree.
     suite = work / "tools/server/tests"
@@ -70,8 +70,6 @@ def models(arguments, python, homes):
     """Makes the models that the material lacks."""
     shutil.copy(HERE.parent / "golden/reranker.gguf", homes / "reranker.gguf")
     script = f"""
-import sys
-sys.path.insert(0, {str(arguments.llama_cpp / "gguf-py")!r})
 import gguf
 reader = gguf.GGUFReader({str(arguments.material / "oracle/stories260K.gguf")!r})
 writer = gguf.GGUFWriter({str(homes / "infill.gguf")!r}, "llama")
@@ -147,8 +145,8 @@ def main():
         parser.add_argument(name, type=Path)
     parser.add_argument("--venv", type=Path)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("pytest", nargs="*")
-    arguments = parser.parse_args()
+    arguments, rest = parser.parse_known_args()
+    arguments.pytest = [argument for argument in rest if argument != "--"]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         homes = work / "homes"

@@ -1,6 +1,8 @@
 //! The server as its clients meet it: over HTTP on a port of its own, with a model that plays a script or a real one.
 
+mod anthropic;
 mod client;
+mod native;
 mod ollama;
 
 use std::fs::File;

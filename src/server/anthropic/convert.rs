@@ -74,7 +74,18 @@ impl Asked {
         Ok(Request::new(input, sampling, stop, self.tokens_max)?
             .tools(self.tools.clone())?
             .format(self.format.clone())?
-            .think(self.think))
+            .think(self.think_of(lease)))
+    }
+
+    /// How much the model thinks. For Anthropic's clients thinking is leave to think, not a demand: a model that cannot
+    /// speaks at once, and its message shows that.
+    fn think_of(&self, lease: &Lease) -> Think {
+        let able = lease.capabilities();
+        match self.think {
+            _ if !able.is_some_and(|able| able.thinking) => Think::Default,
+            Think::Effort(_) if !able.is_some_and(|able| able.thinking_effort) => Think::On,
+            think => think,
+        }
     }
 }
 

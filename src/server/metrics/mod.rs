@@ -21,6 +21,9 @@ pub(super) use text::Now;
 /// Routes, methods and statuses that are counted apart; further ones are one.
 const SERIES_MAX: usize = 4096;
 
+/// What takes less was loaded already.
+const LOAD_TIME_LEAST: Duration = Duration::from_millis(5);
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -98,6 +101,13 @@ impl Metrics {
         Watch { metrics: self, started: Instant::now(), is_busy: false, last: None }
     }
 
+    /// A model is there, after so much time; next to nothing when it was loaded already.
+    pub(super) fn loaded(&self, load_time: Duration) {
+        if load_time >= LOAD_TIME_LEAST {
+            self.load.observe(load_time);
+        }
+    }
+
     /// Texts were embedded or scored.
     pub(super) fn embedded(&self, tokens: u64, took: Duration) {
         self.prompt_tokens.fetch_add(tokens, Ordering::Relaxed);
@@ -141,13 +151,6 @@ pub(super) struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// The model is there, after so much time for loading it.
-    pub(super) fn ready(&self, load_time: Duration) {
-        if !load_time.is_zero() {
-            self.metrics.load.observe(load_time);
-        }
-    }
-
     /// Something happened.
     pub(super) fn event(&mut self, event: &Event) {
         if !self.is_busy {

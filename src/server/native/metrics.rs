@@ -8,8 +8,7 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-use super::failure;
-use crate::chat::pool::Ask;
+use super::{failure, which};
 use crate::server::Server;
 use crate::server::metrics::Now;
 use crate::server::reply::blocking;
@@ -18,10 +17,9 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let started = server.metrics.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     let page = blocking(move || {
         let models = server.pool.loaded();
-        let steps = |name: &str| {
-            Some(server.pool.acquire(&Ask::new(name)).ok()?.runner().status().ok()?.steps)
-        };
-        let steps = models.iter().filter_map(|model| steps(&model.name)).sum();
+        let steps =
+            |model| Some(which::look(&server.pool, model).ok()?.runner().status().ok()?.steps);
+        let steps = models.iter().filter_map(steps).sum();
         Ok(server.metrics.page(&Now { models, steps }))
     });
     match page.await {

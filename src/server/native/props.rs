@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::completion::{model_name, settings};
 use super::{failure, which};
-use crate::chat::pool::{Ask, Lease};
+use crate::chat::pool::Lease;
 use crate::engine::frames::SpecialToken;
 use crate::server::Server;
 use crate::server::problem::{Kind, Problem};
@@ -24,7 +24,7 @@ const BUILD: &str = concat!("b0-nfl-", env!("CARGO_PKG_VERSION"));
 
 pub(super) async fn props(State(server): State<Arc<Server>>, Query(asked): Asked) -> Response {
     let work = move || {
-        let lease = which::lease(&server.pool, asked.get("model").map(String::as_str))?;
+        let lease = which::lease(&server, asked.get("model").map(String::as_str))?;
         describe(&lease)
     };
     failure::answer(blocking(work).await)
@@ -79,7 +79,7 @@ pub(super) async fn slots(State(server): State<Arc<Server>>, Query(asked): Asked
         let mut slots = Vec::new();
         for loaded in server.pool.loaded() {
             if model.is_none_or(|name| *name == loaded.name) {
-                slots.extend(slots_of(&server.pool.acquire(&Ask::new(&loaded.name))?)?);
+                slots.extend(slots_of(&which::look(&server.pool, &loaded)?)?);
             }
         }
         let is_full = slots.iter().all(|slot: &Value| slot["is_processing"] == true);
@@ -108,7 +108,7 @@ fn slots_of(lease: &Lease) -> Result<Vec<Value>, Problem> {
 
 pub(super) async fn adapters(State(server): State<Arc<Server>>, Query(asked): Asked) -> Response {
     let work = move || {
-        let lease = which::lease(&server.pool, asked.get("model").map(String::as_str))?;
+        let lease = which::lease(&server, asked.get("model").map(String::as_str))?;
         let adapter = |(id, path)| json!({"id": id, "path": path, "scale": 1.0});
         let adapters = &lease.resolved().adapters;
         Ok(adapters.iter().enumerate().map(adapter).collect::<Vec<_>>())

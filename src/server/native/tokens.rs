@@ -24,7 +24,7 @@ pub(super) async fn tokenize(State(server): State<Arc<Server>>, raw: Raw) -> Res
 
 fn tokens(server: &Server, asked: &wire::Tokenize) -> Result<Value, Problem> {
     let prompt = Prompt::one(&asked.content)?;
-    let lease = which::lease(&server.pool, asked.model.as_deref())?;
+    let lease = which::lease(server, asked.model.as_deref())?;
     let parse_special = asked.parse_special.unwrap_or(true);
     let tokens = prompt.tokens(lease.runner(), asked.add_special, parse_special)?;
     if !asked.with_pieces {
@@ -53,7 +53,7 @@ pub(super) async fn detokenize(State(server): State<Arc<Server>>, raw: Raw) -> R
 }
 
 fn text(server: &Server, asked: &wire::Detokenize) -> Result<Value, Problem> {
-    let lease = which::lease(&server.pool, asked.model.as_deref())?;
+    let lease = which::lease(server, asked.model.as_deref())?;
     let bytes = lease.runner().detokenize(&asked.tokens, true)?;
     Ok(json!({ "content": String::from_utf8_lossy(&bytes) }))
 }

@@ -1,7 +1,9 @@
 //! Which model is meant: llama-server has one, so that its clients need not say.
 
-use crate::chat::pool::Lease;
-use crate::chat::pool::{Ask, Pool};
+use std::time::{Duration, SystemTime};
+
+use crate::chat::pool::{Ask, KeepAlive, Lease, LoadedModel, Pool};
+use crate::server::Server;
 use crate::server::problem::{Kind, Problem};
 
 /// The name of the model that a request means. Reads the store: for a thread that may wait.
@@ -17,7 +19,10 @@ pub(super) fn name(pool: &Pool, asked: Option<&str>) -> Result<String, Problem> 
     }
     let stored = pool.store()?.list()?.manifests;
     match stored.as_slice() {
-        [only] => Ok(only.name.to_string()),
+        // Several names of one model are one model.
+        [first, rest @ ..] if rest.iter().all(|other| other.layers == first.layers) => {
+            Ok(first.name.to_string())
+        }
         [] => Err(Problem {
             hint: Some("get a model: nfl pull NAME, or nfl import FILE".to_owned()),
             ..Problem::new(Kind::NotFound, "there is no model")
@@ -33,6 +38,17 @@ pub(super) fn name(pool: &Pool, asked: Option<&str>) -> Result<String, Problem> 
 }
 
 /// The model that a request means, ready to answer. Waits until it is loaded.
-pub(super) fn lease(pool: &Pool, asked: Option<&str>) -> Result<Lease, Problem> {
-    Ok(pool.acquire(&Ask::new(name(pool, asked)?))?)
+pub(super) fn lease(server: &Server, asked: Option<&str>) -> Result<Lease, Problem> {
+    let lease = server.pool.acquire(&Ask::new(name(&server.pool, asked)?))?;
+    server.metrics.loaded(lease.load_time());
+    Ok(lease)
+}
+
+/// A model that is loaded, to be looked at: it does not stay longer for that.
+pub(super) fn look(pool: &Pool, loaded: &LoadedModel) -> Result<Lease, Problem> {
+    let left = |expires: SystemTime| {
+        KeepAlive::For(expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
+    };
+    let keep_alive = Some(loaded.expires.map_or(KeepAlive::Forever, left));
+    Ok(pool.acquire(&Ask { keep_alive, ..Ask::new(&loaded.name) })?)
 }
