@@ -71,7 +71,7 @@ struct Race<'a> {
 
 impl Race<'_> {
     fn run(&self, line: &str, server: &Server, rounds: usize) {
-        let mut contenders = self.contenders(&server.url);
+        let mut contenders = contenders(&server.url);
         if rounds == 1 {
             contenders.retain(|(name, ..)| ["nfl", "curl", "hf download"].contains(name));
         }
@@ -104,27 +104,27 @@ impl Race<'_> {
             );
         }
     }
+}
 
-    /// Name, program and arguments of all who fetch `url` as `file` into the folder that they are started in.
-    fn contenders(&self, url: &str) -> Vec<(&'static str, PathBuf, Vec<String>)> {
-        let own = (std::env::current_exe().unwrap(), vec!["fetch", url, "."]);
-        let curl = (PathBuf::from("curl"), vec!["-s", "-o", "file", url]);
-        let mut all = vec![("nfl", own), ("curl", curl)];
-        let shells = [
-            ("curl && sha256sum", "curl -s -o file $0 && sha256sum file"),
-            ("curl && openssl", "curl -s -o file $0 && openssl dgst -sha256 file"),
-            ("curl | tee | sha256sum", "curl -s $0 | tee file | sha256sum"),
-            ("curl | tee | openssl", "curl -s $0 | tee file | openssl dgst -sha256"),
-        ];
-        let shell = |(name, text)| (name, (PathBuf::from("sh"), vec!["-c", text, url]));
-        all.extend(shells.map(shell));
-        if let Some(hf) = std::env::var_os("HF") {
-            let arguments = vec!["download", "bench/file", "file", "--local-dir", "."];
-            all.push(("hf download", (PathBuf::from(hf), arguments)));
-        }
-        let owned = |arguments: Vec<&str>| arguments.into_iter().map(str::to_owned).collect();
-        all.into_iter().map(|(name, (path, rest))| (name, path, owned(rest))).collect()
+/// Name, program and arguments of all who fetch `url` as `file` into the folder that they are started in.
+fn contenders(url: &str) -> Vec<(&'static str, PathBuf, Vec<String>)> {
+    let own = (std::env::current_exe().unwrap(), vec!["fetch", url, "."]);
+    let curl = (PathBuf::from("curl"), vec!["-s", "-o", "file", url]);
+    let mut all = vec![("nfl", own), ("curl", curl)];
+    let shells = [
+        ("curl && sha256sum", "curl -s -o file $0 && sha256sum file"),
+        ("curl && openssl", "curl -s -o file $0 && openssl dgst -sha256 file"),
+        ("curl | tee | sha256sum", "curl -s $0 | tee file | sha256sum"),
+        ("curl | tee | openssl", "curl -s $0 | tee file | openssl dgst -sha256"),
+    ];
+    let shell = |(name, text)| (name, (PathBuf::from("sh"), vec!["-c", text, url]));
+    all.extend(shells.map(shell));
+    if let Some(hf) = std::env::var_os("HF") {
+        let arguments = vec!["download", "bench/file", "file", "--local-dir", "."];
+        all.push(("hf download", (PathBuf::from(hf), arguments)));
     }
+    let owned = |arguments: Vec<&str>| arguments.into_iter().map(str::to_owned).collect();
+    all.into_iter().map(|(name, (path, rest))| (name, path, owned(rest))).collect()
 }
 
 /// A file without a pattern; returns its digest.

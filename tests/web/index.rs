@@ -22,7 +22,10 @@ fn machines() -> [(&'static str, &'static str); 2] {
     if cfg!(target_arch = "aarch64") { [arm, amd] } else { [amd, arm] }
 }
 
-fn entry(manifest: &[u8], machine: Option<(&str, &str)>) -> Value {
+/// OS and processor that an entry names.
+type Machine<'a> = Option<(&'a str, &'a str)>;
+
+fn entry(manifest: &[u8], machine: Machine<'_>) -> Value {
     let digest = Digest::of(manifest).to_string();
     let mut entry = json!({"mediaType": MANIFEST, "digest": digest, "size": manifest.len()});
     if let Some((os, processor)) = machine {
@@ -32,7 +35,7 @@ fn entry(manifest: &[u8], machine: Option<(&str, &str)>) -> Value {
 }
 
 /// Puts an index under `me/tiny:1`, and its manifests under their digests.
-fn list(shelf: &mut Shelf, manifests: &[(Vec<u8>, Option<(&str, &str)>)]) {
+fn list(shelf: &mut Shelf, manifests: &[(Vec<u8>, Machine<'_>)]) {
     let entries: Vec<Value> =
         manifests.iter().map(|(manifest, machine)| entry(manifest, *machine)).collect();
     let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries});
@@ -60,7 +63,7 @@ fn the_model_of_an_index_is_found() {
     let program = manifest(b"a program", "application/vnd.oci.image.layer.v1.tar+gzip");
     let statement = manifest(b"a statement", MODEL);
     let nowhere = Some(("unknown", "unknown"));
-    let pull = |list_of: &[(Vec<u8>, Option<(&str, &str)>)]| {
+    let pull = |list_of: &[(Vec<u8>, Machine<'_>)]| {
         list(&mut shelf.lock().unwrap(), list_of);
         let home = Home::new();
         let ran = home.nfl(&["pull", "--insecure", &name]);

@@ -308,7 +308,8 @@ impl DockerRegistry {
             let passwords = folder.path().join("passwords");
             std::fs::write(&passwords, line).unwrap();
             let path = passwords.display();
-            text += &format!("auth:\n  htpasswd:\n    realm: tests\n    path: {path}\n");
+            let auth = format!("auth:\n  htpasswd:\n    realm: tests\n    path: {path}\n");
+            text.push_str(&auth);
         }
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(program);

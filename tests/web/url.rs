@@ -152,7 +152,7 @@ fn a_full_disk_keeps_what_came() {
         assert!(ran.stderr.contains("hint: make room"), "{}", ran.stderr);
         let log = server.log.lock().unwrap();
         let starts: Vec<usize> =
-            log.iter().filter_map(|request| request.range()).map(|range| range.0).collect();
+            log.iter().filter_map(Request::range).map(|range| range.0).collect();
         let goes_on = starts.iter().any(|start| *start > 0);
         assert_eq!(goes_on, path == "/chunks.gguf", "{path}: {starts:?}");
     }
