@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Reply, Served};
 
-fn asked(model: &str, extra: Value) -> Value {
+fn asked(model: &str, extra: &Value) -> Value {
     let mut body = json!({
         "model": model,
         "max_tokens": 16,
@@ -42,11 +42,10 @@ fn events(reply: &Reply) -> Vec<Value> {
 fn a_message_is_blocks_with_their_account() {
     let served = Served::fake();
     served.fake.says(&["Hel", "lo"]);
-    let mut message = served.post("/v1/messages", &asked("chat", json!({}))).ok();
+    let mut message = served.post("/v1/messages", &asked("chat", &json!({}))).ok();
     assert!(message["id"].take().as_str().unwrap().starts_with("msg_"));
-    let prompt = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n";
-    let tokens = 1 + prompt.len() - "<|im_start|>".len() * 2 - "<|im_end|>".len() + 2;
-    let tokens = message["usage"]["input_tokens"].as_u64().unwrap().max(tokens as u64 - 2);
+    // Three special tokens, and a token a byte: "user\nHi", "\n", "assistant\n"; in front what begins every text.
+    let tokens = 1 + 3 + 7 + 1 + 10;
     assert_eq!(
         message,
         json!({
@@ -61,7 +60,7 @@ fn a_message_is_blocks_with_their_account() {
                 "output_tokens": 2},
         })
     );
-    let count = served.post("/v1/messages/count_tokens", &asked("chat", json!({}))).ok();
+    let count = served.post("/v1/messages/count_tokens", &asked("chat", &json!({}))).ok();
     assert_eq!(count, json!({ "input_tokens": tokens }));
 }
 
@@ -69,7 +68,7 @@ fn a_message_is_blocks_with_their_account() {
 fn events_come_in_their_order() {
     let served = Served::fake();
     served.fake.says(&["One", " two"]);
-    let reply = served.post("/v1/messages", &asked("chat", json!({"stream": true})));
+    let reply = served.post("/v1/messages", &asked("chat", &json!({"stream": true})));
     let mut events = events(&reply);
     let tokens = events[0]["message"]["usage"]["input_tokens"].take();
     assert!(tokens.as_u64().unwrap() > 5);
@@ -106,7 +105,7 @@ fn thoughts_and_calls_are_blocks_of_their_own() {
     ];
     served.fake.says(&said);
     let thinking = json!({"type": "enabled", "budget_tokens": 8});
-    let body = asked("able", json!({"tools": weather(), "thinking": thinking}));
+    let body = asked("able", &json!({"tools": weather(), "thinking": thinking}));
     let message = served.post("/v1/messages", &body).ok();
     let blocks = message["content"].as_array().unwrap();
     let kinds: Vec<&str> = blocks.iter().map(|block| block["type"].as_str().unwrap()).collect();
@@ -139,7 +138,7 @@ fn the_string_that_ended_a_message_is_named() {
     let served = Served::fake();
     served.fake.says(&["a", "b", "END", "c"]);
     let message =
-        served.post("/v1/messages", &asked("chat", json!({"stop_sequences": ["x", "END"]})));
+        served.post("/v1/messages", &asked("chat", &json!({"stop_sequences": ["x", "END"]})));
     let message = message.ok();
     assert_eq!(message["content"], json!([{"type": "text", "text": "ab"}]));
     assert_eq!(
@@ -147,7 +146,7 @@ fn the_string_that_ended_a_message_is_named() {
         (&json!("stop_sequence"), &json!("END"))
     );
     served.fake.says(&["a"; 20]);
-    let message = served.post("/v1/messages", &asked("chat", json!({"max_tokens": 3}))).ok();
+    let message = served.post("/v1/messages", &asked("chat", &json!({"max_tokens": 3}))).ok();
     assert_eq!(message["stop_reason"], "max_tokens");
 }
 
@@ -162,28 +161,28 @@ fn failures_have_anthropics_shape() {
         let kind = value["error"]["type"].as_str().unwrap().to_owned();
         (reply.status, kind, value["error"]["message"].as_str().unwrap().to_owned())
     };
-    let mut silent = asked("chat", json!({}));
+    let mut silent = asked("chat", &json!({}));
     silent.as_object_mut().unwrap().remove("max_tokens");
     let wrong = |text: &str| (400, "invalid_request_error".to_owned(), text.to_owned());
     assert_eq!(refused(&silent), wrong("max_tokens: Field required"));
-    let (status, kind, _) = refused(&asked("nobody", json!({})));
+    let (status, kind, _) = refused(&asked("nobody", &json!({})));
     assert_eq!((status, kind.as_str()), (404, "not_found_error"));
     let image = json!([{"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": ""}}]);
     let image = json!({"messages": [{"role": "user", "content": image}]});
-    assert_eq!(refused(&asked("chat", image)), wrong("messages.0: image input is not supported"));
+    assert_eq!(refused(&asked("chat", &image)), wrong("messages.0: image input is not supported"));
     let choice = json!({"tool_choice": {"type": "any"}});
-    assert_eq!(refused(&asked("able", choice)).0, 400);
+    assert_eq!(refused(&asked("able", &choice)).0, 400);
     served.fake.fails(nfl::engine::process::EngineError::Failed(
         nfl::engine::frames::Failure::PromptTooLong { prompt_tokens: 90, context_tokens: 64 },
     ));
     assert_eq!(
-        refused(&asked("chat", json!({}))),
+        refused(&asked("chat", &json!({}))),
         wrong("prompt is too long: 90 tokens > 64 maximum")
     );
     served.fake.fails(nfl::engine::process::EngineError::Failed(
         nfl::engine::frames::Failure::Busy { waiting: 9 },
     ));
-    let (status, kind, _) = refused(&asked("chat", json!({})));
+    let (status, kind, _) = refused(&asked("chat", &json!({})));
     assert_eq!((status, kind.as_str()), (529, "overloaded_error"));
 }
 
@@ -196,7 +195,7 @@ fn the_line_of_claude_code_does_not_reach_the_prompt() {
             "x-anthropic-billing-header: cc_version=2.1.101.e51; cc_entrypoint=cli; cch={seal};"
         );
         let system = json!([{"type": "text", "text": line}, {"type": "text", "text": "Be brief."}]);
-        served.post("/v1/messages", &asked("chat", json!({"system": system}))).ok();
+        served.post("/v1/messages", &asked("chat", &json!({"system": system}))).ok();
     }
     let heard = served.fake.heard();
     assert_eq!(heard[0].prompt, heard[1].prompt);
@@ -215,7 +214,7 @@ fn what_the_cache_knew_is_counted_apart() {
     crate::fixture::Ran::of(create).expect_success();
     let body = asked(
         "told",
-        json!({"temperature": 0.0, "messages": [{"role": "user", "content": "Once upon a time"}]}),
+        &json!({"temperature": 0.0, "messages": [{"role": "user", "content": "Once upon a time"}]}),
     );
     let first = served.post("/v1/messages", &body).ok();
     let second = served.post("/v1/messages", &body).ok();

@@ -60,13 +60,13 @@ fn a_stream_gives_every_token_an_event() {
 #[test]
 fn several_prompts_are_several_answers_in_order() {
     let Some(served) = Served::real() else { return };
-    let ask = |prompt: Value| {
+    let ask = |prompt: &Value| {
         served
             .post("/completion", &json!({"prompt": prompt, "n_predict": 12, "temperature": 0.0}))
             .ok()
     };
-    let alone = ["Once upon a time", "The dog"].map(|text| ask(json!(text))["content"].clone());
-    let both = ask(json!(["Once upon a time", "The dog"]));
+    let alone = ["Once upon a time", "The dog"].map(|text| ask(&json!(text))["content"].clone());
+    let both = ask(&json!(["Once upon a time", "The dog"]));
     assert_eq!(both[0]["content"], alone[0]);
     assert_eq!(both[1]["content"], alone[1]);
     assert_eq!((&both[0]["index"], &both[1]["index"]), (&json!(0), &json!(1)));
@@ -76,7 +76,7 @@ fn several_prompts_are_several_answers_in_order() {
     assert!(text.contains(both[0]["content"].as_str().unwrap()), "{both}");
     let tokens =
         served.post("/tokenize", &json!({"content": "Once upon a time", "add_special": true})).ok();
-    assert_eq!(ask(tokens["tokens"].clone())["content"], alone[0]);
+    assert_eq!(ask(&tokens["tokens"])["content"], alone[0]);
     let back = served.post("/detokenize", &tokens).ok();
     assert_eq!(back["content"], "<s> Once upon a time");
     let pieces = served.post("/tokenize", &json!({"content": "é", "with_pieces": true})).ok();
@@ -106,20 +106,20 @@ fn a_model_that_is_not_named_is_the_only_one() {
 #[test]
 fn what_cannot_be_done_is_refused() {
     let served = Served::fake();
-    let refused = |extra: Value| {
+    let refused = |extra: &Value| {
         let mut body = json!({"model": "plain", "prompt": "Hi"});
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         let reply = served.post("/completion", &body);
         (reply.status, reply.json()["error"]["message"].as_str().unwrap().to_owned())
     };
-    assert_eq!(refused(json!({"n_probs": 3, "post_sampling_probs": true})).0, 501);
-    assert_eq!(refused(json!({"prompt": []})), (400, "prompt: it is empty".to_owned()));
-    assert_eq!(refused(json!({"grammar": "root ::= \"a\"", "json_schema": {}})).0, 400);
-    assert_eq!(refused(json!({"samplers": ["nucleus"]})).0, 400);
-    assert_eq!(refused(json!({"n_indent": 4})).0, 400);
-    assert_eq!(refused(json!({"temperature": "hot"})).0, 400);
-    assert_eq!(refused(json!({"top_p": 1.5})).0, 400);
-    assert_eq!(refused(json!({"model": "nobody"})).0, 404);
+    assert_eq!(refused(&json!({"n_probs": 3, "post_sampling_probs": true})).0, 501);
+    assert_eq!(refused(&json!({"prompt": []})), (400, "prompt: it is empty".to_owned()));
+    assert_eq!(refused(&json!({"grammar": "root ::= \"a\"", "json_schema": {}})).0, 400);
+    assert_eq!(refused(&json!({"samplers": ["nucleus"]})).0, 400);
+    assert_eq!(refused(&json!({"n_indent": 4})).0, 400);
+    assert_eq!(refused(&json!({"temperature": "hot"})).0, 400);
+    assert_eq!(refused(&json!({"top_p": 1.5})).0, 400);
+    assert_eq!(refused(&json!({"model": "nobody"})).0, 404);
     let extra = json!({"model": "plain", "input_prefix": "a", "input_suffix": "b", "input_extra": [{"filename": "x"}]});
     assert_eq!(served.post("/infill", &extra).status, 400);
 }
@@ -158,23 +158,23 @@ fn metrics_count_what_happened() {
     let page = served.get("/metrics");
     assert_eq!(page.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert!(page.header("process-start-time-unix").is_some());
-    let value = |name: &str| -> f64 {
+    let value = |name: &str| -> u64 {
         let found = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         found.unwrap_or_else(|| panic!("no {name} in {}", page.text())).parse().unwrap()
     };
-    assert_eq!(value("llamacpp:tokens_predicted_total"), 5.0);
-    assert!(value("llamacpp:prompt_tokens_cached_total") > 0.0);
-    assert!(value("llamacpp:n_decode_total") > 0.0);
-    assert_eq!(value("llamacpp:requests_processing"), 0.0);
-    assert_eq!(value("nfl_models_loaded"), 1.0);
-    assert_eq!(value("nfl_model_load_seconds_count"), 1.0);
-    assert_eq!(value("nfl_time_to_first_token_seconds_count"), 2.0);
+    assert_eq!(value("llamacpp:tokens_predicted_total"), 5);
+    assert!(value("llamacpp:prompt_tokens_cached_total") > 0);
+    assert!(value("llamacpp:n_decode_total") > 0);
+    assert_eq!(value("llamacpp:requests_processing"), 0);
+    assert_eq!(value("nfl_models_loaded"), 1);
+    assert_eq!(value("nfl_model_load_seconds_count"), 1);
+    assert_eq!(value("nfl_time_to_first_token_seconds_count"), 2);
     let requests = "nfl_http_requests_total";
     assert_eq!(
         value(&format!("{requests}{{route=\"/completion\",method=\"POST\",status=\"200\"}}")),
         2.0
     );
-    assert_eq!(value(&format!("{requests}{{route=\"none\",method=\"GET\",status=\"404\"}}")), 1.0);
+    assert_eq!(value(&format!("{requests}{{route=\"none\",method=\"GET\",status=\"404\"}}")), 1);
     // Every name has its type, and every type one name.
     let types: Vec<&str> =
         page.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();

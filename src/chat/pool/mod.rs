@@ -22,6 +22,7 @@ mod load;
 mod memory;
 mod saved;
 mod shared;
+mod sight;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ use wanted::name_of;
 pub use error::PoolError;
 pub use keep_alive::{DurationError, KeepAlive};
 pub use lease::Lease;
+pub use sight::Sight;
 
 /// How long what was killed may take to be gone.
 const DYING_TIME: Duration = Duration::from_secs(3);

@@ -152,6 +152,13 @@ impl State {
         }
     }
 
+    /// Somebody has looked at it: that is no use of it.
+    pub(super) fn look_away(&mut self, id: u64) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.id == id) {
+            entry.leases = entry.leases.saturating_sub(1);
+        }
+    }
+
     /// A name stands for these files from now on: what else was loaded under it goes when it is idle.
     pub(super) fn settle_name(&mut self, wanted: &Wanted) {
         let others = self.entries.iter_mut();

@@ -8,7 +8,8 @@ use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
-use super::{failure, which};
+use super::failure;
+use crate::chat::pool::Sight;
 use crate::server::Server;
 use crate::server::metrics::Now;
 use crate::server::reply::blocking;
@@ -16,10 +17,10 @@ use crate::server::reply::blocking;
 pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
     let started = server.metrics.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     let page = blocking(move || {
-        let models = server.pool.loaded();
-        let steps =
-            |model| Some(which::look(&server.pool, model).ok()?.runner().status().ok()?.steps);
-        let steps = models.iter().filter_map(steps).sum();
+        let sights = server.pool.look();
+        let steps = |sight: &Sight| Some(sight.responder().runner().status().ok()?.steps);
+        let steps = sights.iter().filter_map(steps).sum();
+        let models = sights.iter().map(|sight| sight.loaded().clone()).collect();
         Ok(server.metrics.page(&Now { models, steps }))
     });
     match page.await {

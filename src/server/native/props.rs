@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 
 use super::completion::{model_name, settings};
 use super::{failure, which};
-use crate::chat::pool::Lease;
+use crate::chat::pool::{Lease, Sight};
 use crate::engine::frames::SpecialToken;
 use crate::server::Server;
 use crate::server::problem::{Kind, Problem};
 use crate::server::reply::blocking;
+use crate::store::Reference;
 
 type Asked = Query<HashMap<String, String>>;
 
@@ -75,14 +76,16 @@ fn chat_template(lease: &Lease) -> Result<String, Problem> {
 
 pub(super) async fn slots(State(server): State<Arc<Server>>, Query(asked): Asked) -> Response {
     let work = move || {
-        let model = asked.get("model");
+        let name = |text: &str| text.parse::<Reference>().ok();
+        let model = asked.get("model").map(|text| name(text));
         let mut slots = Vec::new();
-        for loaded in server.pool.loaded() {
-            if model.is_none_or(|name| *name == loaded.name) {
-                slots.extend(slots_of(&which::look(&server.pool, &loaded)?)?);
+        for sight in server.pool.look() {
+            if model.as_ref().is_none_or(|model| *model == name(&sight.loaded().name)) {
+                slots.extend(slots_of(&sight)?);
             }
         }
-        let is_full = slots.iter().all(|slot: &Value| slot["is_processing"] == true);
+        let is_busy = |slot: &Value| slot["is_processing"] == true;
+        let is_full = !slots.is_empty() && slots.iter().all(is_busy);
         if asked.contains_key("fail_on_no_slot") && is_full {
             return Err(Problem::new(Kind::Busy, "no slot is free"));
         }
@@ -92,12 +95,12 @@ pub(super) async fn slots(State(server): State<Arc<Server>>, Query(asked): Asked
 }
 
 /// The conversations of a model that can be computed side by side; which of them are busy is not told, how many are is.
-fn slots_of(lease: &Lease) -> Result<Vec<Value>, Problem> {
-    let status = lease.runner().status()?;
+fn slots_of(sight: &Sight) -> Result<Vec<Value>, Problem> {
+    let status = sight.responder().runner().status()?;
     let slot = |id: u32| {
         json!({
             "id": id,
-            "model": model_name(lease),
+            "model": sight.loaded().name,
             "n_ctx": status.context_tokens,
             "speculative": false,
             "is_processing": id < status.busy,

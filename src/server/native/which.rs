@@ -1,8 +1,6 @@
 //! Which model is meant: llama-server has one, so that its clients need not say.
 
-use std::time::{Duration, SystemTime};
-
-use crate::chat::pool::{Ask, KeepAlive, Lease, LoadedModel, Pool};
+use crate::chat::pool::{Ask, Lease, Pool};
 use crate::server::Server;
 use crate::server::problem::{Kind, Problem};
 
@@ -42,13 +40,4 @@ pub(super) fn lease(server: &Server, asked: Option<&str>) -> Result<Lease, Probl
     let lease = server.pool.acquire(&Ask::new(name(&server.pool, asked)?))?;
     server.metrics.loaded(lease.load_time());
     Ok(lease)
-}
-
-/// A model that is loaded, to be looked at: it does not stay longer for that.
-pub(super) fn look(pool: &Pool, loaded: &LoadedModel) -> Result<Lease, Problem> {
-    let left = |expires: SystemTime| {
-        KeepAlive::For(expires.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
-    };
-    let keep_alive = Some(loaded.expires.map_or(KeepAlive::Forever, left));
-    Ok(pool.acquire(&Ask { keep_alive, ..Ask::new(&loaded.name) })?)
 }
