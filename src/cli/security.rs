@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::failure::Failure;
-use crate::server::{KeyRule, Keyring, Security, Tls};
+use crate::server::{KeyRule, Keyring, Running, Security, Tls};
 use crate::settings;
 use crate::term::Printer;
 use crate::term::log::{Form, Level, Log};
@@ -81,9 +81,26 @@ impl SecurityArguments {
         })
     }
 
-    /// How the server's address is written before its host.
-    pub(super) fn scheme(&self) -> &'static str {
-        if self.tls_cert.is_some() { "https" } else { "http" }
+    /// Tells where the server listens; a log in JSON has no line that is none.
+    pub(super) fn tell(&self, running: &Running, printer: &Printer) {
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
+        let address = format!("{scheme}://{}", running.address());
+        match self.log_format {
+            LogFormat::Text => printer.say(&format!("listening on {address}")),
+            LogFormat::Json => {
+                self.log(printer).event(Level::Info, "listening", &[("address", address.into())]);
+            }
+        }
+    }
+
+    /// Tells that the server ends, and what can be done about its taking time.
+    pub(super) fn tell_end(&self, printer: &Printer) {
+        match self.log_format {
+            LogFormat::Text => {
+                printer.say("ending when replies are over; Ctrl-C again ends at once");
+            }
+            LogFormat::Json => self.log(printer).event(Level::Info, "ending", &[]),
+        }
     }
 
     fn rule(&self, address: IpAddr, home: &Path, printer: &Printer) -> Result<KeyRule, Failure> {

@@ -39,8 +39,8 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     let pool = Pool::new(home, Box::new(Workers { program: loading::program()? }), options);
     let config = Config { address, body_bytes_max: BODY_BYTES_MAX, security };
     let running = server::start(config, pool).map_err(|error| listen::failure(address, &error))?;
-    printer.say(&format!("listening on {}://{}", arguments.security.scheme(), running.address()));
+    arguments.security.tell(&running, printer);
     interrupt::wait();
-    printer.say("ending");
+    arguments.security.tell_end(printer);
     running.stop().map_err(|error| Failure::new(format!("the server: {error}"), None))
 }

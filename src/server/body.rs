@@ -44,7 +44,7 @@ impl FromRequest<Arc<Server>> for Raw {
         }
         let bytes = axum::body::to_bytes(body, bytes_max).await;
         let bytes = bytes.map_err(|error| refuse(&broken(&error, bytes_max)))?;
-        if let Some(call) = &call {
+        if let Some(call) = Call::current() {
             call.read(&bytes);
         }
         Ok(Self(bytes))
@@ -68,6 +68,11 @@ fn broken(error: &(dyn Error + 'static), bytes_max: usize) -> Problem {
         }
         None => too_long(bytes_max),
     }
+}
+
+/// A problem in the words of the dialect that this task answers in.
+pub(super) fn refuse(problem: &Problem) -> Response {
+    Call::current().map_or(refusal as Words, |call| call.words)(problem)
 }
 
 /// A problem in the plainest words, for requests that reach no dialect.

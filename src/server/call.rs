@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde::Deserialize;
 
+use super::problem::{Kind, Problem};
 use super::routes::{Access, Words};
 use crate::chat::Event;
 
@@ -33,8 +34,8 @@ pub(super) struct Call {
     pub(super) access: Access,
     /// How the route's dialect words problems.
     pub(super) words: Words,
-    /// The name of the key that it came with.
-    key: OnceLock<String>,
+    /// The key that it came with: its name, and whether it is good for managing.
+    key: OnceLock<(String, bool)>,
     model: OnceLock<String>,
     prompt_tokens: AtomicU32,
     reply_tokens: AtomicU32,
@@ -82,12 +83,27 @@ impl Call {
         }
     }
 
-    pub(super) fn came_with(&self, key: String) {
-        let _ = self.key.set(key);
+    pub(super) fn came_with(&self, key: String, manages: bool) {
+        let _ = self.key.set((key, manages));
     }
 
     pub(super) fn key(&self) -> Option<&str> {
-        self.key.get().map(String::as_str)
+        self.key.get().map(|(name, _)| name.as_str())
+    }
+
+    /// Refuses what needs a key for managing, when it came with another one. For requests that manage something by
+    /// what is in their body; those that always do say so where they are registered.
+    pub(super) fn must_manage(&self) -> Result<(), Problem> {
+        match self.key.get() {
+            Some((name, false)) => Err(Problem {
+                hint: Some("nfl keys add NAME --scope manage makes one that is".to_owned()),
+                ..Problem::new(
+                    Kind::Forbidden,
+                    format!("the key {name} is not for managing models"),
+                )
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Notes which model is asked.

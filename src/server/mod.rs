@@ -31,7 +31,7 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -48,8 +48,11 @@ pub use security::{
 /// Threads that carry events of replies to their clients, and wait meanwhile.
 const REPLY_THREADS_MAX: usize = 2048;
 
-/// How long replies may go on when the server is asked to end.
-const CLOSING_TIME: Duration = Duration::from_secs(5);
+/// How long replies may go on when the server is asked to end; what asks services to end waits longer.
+const CLOSING_TIME: Duration = Duration::from_secs(30);
+
+/// The same when nobody waits for it.
+const DROPPING_TIME: Duration = Duration::from_secs(1);
 
 /// How the server works.
 #[derive(Debug, Clone)]
@@ -140,13 +143,15 @@ async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) 
     response
 }
 
-async fn wrong_method() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed").into_response()
+async fn unknown(request: Request) -> Response {
+    let text = format!("there is no {} here", request.uri().path());
+    body::refuse(&Problem::new(Kind::NotFound, text))
 }
 
-async fn unknown(request: Request) -> Response {
-    let text = format!("there is no {} {} here", request.method(), request.uri().path());
-    body::refusal(&Problem::new(Kind::NotFound, text))
+async fn wrong_method(request: Request) -> Response {
+    let text = format!("{} does not take {}", request.uri().path(), request.method());
+    let problem = Problem { status: StatusCode::METHOD_NOT_ALLOWED, ..Problem::invalid(text) };
+    body::refuse(&problem)
 }
 
 impl Running {
@@ -162,17 +167,16 @@ impl Running {
 
     /// Takes no further requests, lets replies end for a while, and unloads all models.
     pub fn stop(mut self) -> io::Result<()> {
-        self.end()
+        self.end(CLOSING_TIME)
     }
 
-    fn end(&mut self) -> io::Result<()> {
+    fn end(&mut self, time: Duration) -> io::Result<()> {
         let _ = self.stop.send(true);
         let Some(runtime) = self.runtime.take() else { return Ok(()) };
-        let deadline = Instant::now() + CLOSING_TIME;
+        let deadline = Instant::now() + time;
         let mut result = Ok(());
         if let Some(serving) = self.serving.take() {
-            let ended =
-                runtime.block_on(async { tokio::time::timeout(CLOSING_TIME, serving).await });
+            let ended = runtime.block_on(async { tokio::time::timeout(time, serving).await });
             // Replies that go on after their time end with their models.
             result = ended.unwrap_or(Ok(())).map_err(io::Error::other);
         }
@@ -184,6 +188,6 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.end();
+        let _ = self.end(DROPPING_TIME);
     }
 }

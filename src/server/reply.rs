@@ -63,16 +63,14 @@ impl Reply {
 
     /// The next step; None after the last one.
     pub(super) async fn next(&mut self) -> Option<Result<Step, Problem>> {
-        match self.first.take() {
-            Some(first) => Some(first),
-            None => {
-                let step = self.steps.recv().await?;
-                if let (Some(call), Ok(Step::Event(event))) = (&self.call, &step) {
-                    call.note(event);
-                }
-                Some(step)
-            }
+        if let Some(first) = self.first.take() {
+            return Some(first);
         }
+        let step = self.steps.recv().await?;
+        if let (Some(call), Ok(Step::Event(event))) = (&self.call, &step) {
+            call.note(event);
+        }
+        Some(step)
     }
 
     /// Waits until the reply has begun, so that what goes wrong before it still gets a status of its own. Returns the time

@@ -75,7 +75,7 @@ impl Routes {
         summary: &'static str,
         handler: impl Handler<T, Arc<Server>>,
     ) -> Self {
-        self.add(("GET", path), access, summary, MethodFilter::GET, handler)
+        self.add(MethodFilter::GET, ("GET", path, access, summary), handler)
     }
 
     /// A route that is asked with POST.
@@ -86,7 +86,7 @@ impl Routes {
         summary: &'static str,
         handler: impl Handler<T, Arc<Server>>,
     ) -> Self {
-        self.add(("POST", path), access, summary, MethodFilter::POST, handler)
+        self.add(MethodFilter::POST, ("POST", path, access, summary), handler)
     }
 
     /// A route that is asked with DELETE.
@@ -97,7 +97,7 @@ impl Routes {
         summary: &'static str,
         handler: impl Handler<T, Arc<Server>>,
     ) -> Self {
-        self.add(("DELETE", path), access, summary, MethodFilter::DELETE, handler)
+        self.add(MethodFilter::DELETE, ("DELETE", path, access, summary), handler)
     }
 
     /// A route that is asked with HEAD only.
@@ -108,15 +108,13 @@ impl Routes {
         summary: &'static str,
         handler: impl Handler<T, Arc<Server>>,
     ) -> Self {
-        self.add(("HEAD", path), access, summary, MethodFilter::HEAD, handler)
+        self.add(MethodFilter::HEAD, ("HEAD", path, access, summary), handler)
     }
 
     fn add<T: 'static>(
         mut self,
-        (method, path): (&'static str, &'static str),
-        access: Access,
-        summary: &'static str,
         filter: MethodFilter,
+        (method, path, access, summary): (&'static str, &'static str, Access, &'static str),
         handler: impl Handler<T, Arc<Server>>,
     ) -> Self {
         self.router = self.router.route(path, on(filter, handler));
@@ -197,5 +195,10 @@ impl Table {
             _ => None,
         })?;
         self.routes.get(*at)
+    }
+
+    /// How the dialect that has a path words problems, whatever the method.
+    pub(super) fn words(&self, path: &str) -> Option<Words> {
+        self.routes.iter().find(|route| route.path == path).map(|route| route.words)
     }
 }

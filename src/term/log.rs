@@ -3,6 +3,7 @@
 //! A server has one kind of event that matters, and it is written in one place. So there is no framework of subscribers
 //! and spans here: an event is a word and fields, and what is no field cannot get into the log.
 
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use nfl_models::template::Clock;
@@ -84,7 +85,7 @@ fn text_line(now: &str, level: Level, event: &str, fields: &[(&str, Value)]) -> 
             Value::String(word) if is_word(word) => word.clone(),
             other => other.to_string(),
         };
-        line.push_str(&format!(" {name}={text}"));
+        let _ = write!(line, " {name}={text}");
     }
     neutral(&line)
 }

@@ -81,17 +81,8 @@ impl Door {
         let key = keys::find(&keys, text).ok_or_else(|| {
             unauthorized("this key is not known here", "nfl keys add NAME makes one")
         })?;
-        call.came_with(key.name.clone());
-        if call.access == Access::Manage && key.scope < Scope::Manage {
-            return Err(Problem {
-                hint: Some("nfl keys add NAME --scope manage makes one that is".to_owned()),
-                ..Problem::new(
-                    Kind::Forbidden,
-                    format!("the key {} is not for managing models", key.name),
-                )
-            });
-        }
-        Ok(())
+        call.came_with(key.name.clone(), key.scope >= Scope::Manage);
+        if call.access == Access::Manage { call.must_manage() } else { Ok(()) }
     }
 }
 

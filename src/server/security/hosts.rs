@@ -4,7 +4,7 @@
 //! of the same origin as the server. What it cannot change is the name in `Host`. So names count only when they are
 //! known, whatever the server is bound to. An address cannot be rebound: a page's name never becomes one.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 /// What comes before the port in `Host` or in an origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,19 +36,11 @@ impl Authority {
     /// Reads what stands in `Host`; None when it is nothing that a client would send.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (inside, after) = rest.split_once(']')?;
-                let address: std::net::Ipv6Addr = inside.parse().ok()?;
-                let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
-                (Host::Address(IpAddr::V6(address).to_canonical()), port)
-            }
-            None => {
-                let (host, port) = match text.split_once(':') {
-                    Some((host, port)) => (host, Some(port)),
-                    None => (text, None),
-                };
-                (name_or_address(host)?, port)
-            }
+            Some(rest) => in_brackets(rest)?,
+            None => match text.split_once(':') {
+                Some((host, port)) => (name_or_address(host)?, Some(port)),
+                None => (name_or_address(text)?, None),
+            },
         };
         let port = match port {
             Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
@@ -59,6 +51,14 @@ impl Authority {
         };
         Some(Self { host, port })
     }
+}
+
+/// IPv6 after its bracket, and the digits of a port.
+fn in_brackets(rest: &str) -> Option<(Host, Option<&str>)> {
+    let (inside, after) = rest.split_once(']')?;
+    let address: Ipv6Addr = inside.parse().ok()?;
+    let port = if after.is_empty() { None } else { Some(after.strip_prefix(':')?) };
+    Some((Host::Address(IpAddr::V6(address).to_canonical()), port))
 }
 
 fn name_or_address(text: &str) -> Option<Host> {

@@ -5,6 +5,7 @@
 //! function would let anybody who sends wrong keys keep the processor busy. The salt keeps equal files from telling
 //! anything about equal keys.
 
+use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -268,7 +269,10 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 }
 
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]

@@ -257,13 +257,12 @@ fn call_of(request: &Request, table: &Table) -> Call {
     let method = request.method().as_str();
     let matched = request.extensions().get::<MatchedPath>();
     let route = matched.and_then(|path| table.find(method, path.as_str()));
-    // What has no route is nothing, and what has one that nobody described is not for everybody.
-    let access = match route {
-        Some(route) => route.access,
-        None if matched.is_none() => Access::Infer,
-        None => Access::Manage,
-    };
-    let words = route.map_or(body::refusal as _, |route| route.words);
+    let of_path = matched.and_then(|path| table.words(path.as_str()));
+    // What is no route changes nothing; what is one that nobody described is not for everybody.
+    let is_undescribed = matched.is_some() && of_path.is_none();
+    let usual = if is_undescribed { Access::Manage } else { Access::Infer };
+    let access = route.map_or(usual, |route| route.access);
+    let words = route.map(|route| route.words).or(of_path).unwrap_or(body::refusal);
     let mut call = Call::new(id_of(request.headers()), method, request.uri().path(), access, words);
     let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
     call.address = address.map(|address| address.0.ip().to_canonical());
