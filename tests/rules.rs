@@ -30,6 +30,8 @@ const OWNERS: &[(&str, &[&str], &str)] = &[
     ("ratatui::", &["src/tui/"], "draw in src/tui"),
     ("crossterm::", &["src/tui/"], "handle the terminal in src/tui"),
     ("axum::", &["src/server/"], "route in src/server"),
+    ("hyper::", &["src/server/"], "listen in src/server"),
+    ("schemars::", &["src/server/"], "describe wire types in src/server"),
     ("llama_cpp_2::", &["src/engine/"], "go through crate::engine"),
     ("llama_cpp_sys_2::", &["src/engine/"], "go through crate::engine"),
     ("candle_core::", &["src/training/"], "train in src/training"),

@@ -4,6 +4,7 @@ mod anthropic;
 mod client;
 mod native;
 mod ollama;
+mod security;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use nfl::engine::fake::Fake;
 use nfl::engine::options::{LoadRequest, Sampling};
 use nfl::engine::process::OnProgress;
 use nfl::engine::runner::Runner;
-use nfl::server::{self, Config, Running};
+use nfl::server::{self, Config, Running, Security};
 use nfl::store::{Found, Kind, Link, Origin, Piece, Resolved, Source, Store};
 use nfl_models::TensorType;
 use nfl_models::gguf::{Gguf, Metadata, TensorPlan, Writer};
@@ -68,13 +69,22 @@ impl Served {
 
     /// The same with a player and a pool of the test's own.
     pub(crate) fn played(fake: Fake, options: PoolOptions) -> Self {
+        Self::with(fake, options, config())
+    }
+
+    /// The same behind a guard of the test's own.
+    pub(crate) fn configured(config: Config) -> Self {
+        Self::with(Fake::new(&SPECIAL), options(), config)
+    }
+
+    fn with(fake: Fake, options: PoolOptions, config: Config) -> Self {
         let home = tempfile::tempdir().unwrap();
         for (name, template) in [("plain", None), ("chat", Some(CHATML)), ("able", Some(HERMES))] {
             let file = home.path().join(format!("{name}.gguf"));
             write_model(&file, name, template);
             import(home.path(), &file, name);
         }
-        Self::start(home, Box::new(Player(fake.clone())), options, fake)
+        Self::start(home, Box::new(Player(fake.clone())), options, (config, fake))
     }
 
     /// A server whose workers run the real tiny model under the name `stories`; None, said on stderr, where there is no
@@ -84,12 +94,17 @@ impl Served {
         let home = tempfile::tempdir().unwrap();
         import(home.path(), &file, "stories");
         let workers = Workers { program: fixture::program().to_owned() };
-        Some(Self::start(home, Box::new(workers), options(), Fake::new(&[])))
+        Some(Self::start(home, Box::new(workers), options(), (config(), Fake::new(&[]))))
     }
 
-    fn start(home: TempDir, loader: Box<dyn Loader>, options: PoolOptions, fake: Fake) -> Self {
+    fn start(
+        home: TempDir,
+        loader: Box<dyn Loader>,
+        options: PoolOptions,
+        (config, fake): (Config, Fake),
+    ) -> Self {
         let pool = Pool::new(home.path().to_owned(), loader, options);
-        let running = server::start(config(), pool).unwrap();
+        let running = server::start(config, pool).unwrap();
         Self { running, home, fake }
     }
 
@@ -148,7 +163,11 @@ pub(crate) fn options() -> PoolOptions {
 
 /// A server's usual ways, on any free port.
 pub(crate) fn config() -> Config {
-    Config { address: ([127, 0, 0, 1], 0).into(), body_bytes_max: 64 << 20 }
+    Config {
+        address: ([127, 0, 0, 1], 0).into(),
+        body_bytes_max: 64 << 20,
+        security: Security::default(),
+    }
 }
 
 /// Plays every model that is asked for.
