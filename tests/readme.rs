@@ -55,6 +55,7 @@ fn levels_of_the_readme_are_all_levels() {
 fn help_texts_are_as_reviewed() {
     let commands = [
         "",
+        "audit",
         "bench",
         "convert",
         "cp",
@@ -63,6 +64,7 @@ fn help_texts_are_as_reviewed() {
         "embed",
         "fit",
         "import",
+        "keys",
         "list",
         "outdated",
         "prune",
