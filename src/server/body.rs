@@ -130,6 +130,11 @@ impl Lines {
         self.0.send(text.into()).await.is_ok()
     }
 
+    /// Sends a comment, which clients pass over: that the connection is alive.
+    pub(super) async fn comment(&self) -> bool {
+        self.0.send(Bytes::from_static(b":\n\n")).await.is_ok()
+    }
+
     /// Sends the end of OpenAI's streams.
     pub(super) async fn done(&self) -> bool {
         self.0.send(Bytes::from_static(b"data: [DONE]\n\n")).await.is_ok()

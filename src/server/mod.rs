@@ -122,7 +122,7 @@ fn routes() -> Routes {
         .and(native::routes())
         .and(ollama::routes())
         .and(anthropic::routes())
-        .undescribed(openai::router())
+        .and(openai::routes())
 }
 
 fn router(routes: Router<Arc<Server>>, server: &Arc<Server>) -> Router {

@@ -142,10 +142,15 @@ impl From<&EngineError> for Problem {
             _ => Kind::Internal,
         };
         let mut problem = Self::of(kind, error);
-        if let EngineError::Failed(Failure::PromptTooLong { prompt_tokens, context_tokens }) = error
-        {
-            problem.tokens = Some((*prompt_tokens, *context_tokens));
-        }
+        problem.tokens = match error {
+            EngineError::Failed(Failure::PromptTooLong { prompt_tokens, context_tokens }) => {
+                Some((*prompt_tokens, *context_tokens))
+            }
+            EngineError::Failed(Failure::TextTooLong { tokens, limit_tokens, .. }) => {
+                Some((*tokens, *limit_tokens))
+            }
+            _ => None,
+        };
         problem
     }
 }

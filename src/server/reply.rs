@@ -1,7 +1,9 @@
 //! Replies: a model is asked on a thread of its own, and its events come out as they happen.
 
+use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -63,14 +65,22 @@ impl Reply {
 
     /// The next step; None after the last one.
     pub(super) async fn next(&mut self) -> Option<Result<Step, Problem>> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The next step, for those who wait for several replies.
+    pub(super) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Step, Problem>>> {
         if let Some(first) = self.first.take() {
-            return Some(first);
+            return Poll::Ready(Some(first));
         }
-        let step = self.steps.recv().await?;
-        if let (Some(call), Ok(Step::Event(event))) = (&self.call, &step) {
+        let step = ready!(self.steps.poll_recv(context));
+        if let (Some(call), Some(Ok(Step::Event(event)))) = (&self.call, &step) {
             call.note(event);
         }
-        Some(step)
+        Poll::Ready(step)
     }
 
     /// Waits until the reply has begun, so that what goes wrong before it still gets a status of its own. Returns the time

@@ -5,10 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::handler::Handler;
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
+use axum::{Extension, Router};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::Server;
@@ -161,9 +161,9 @@ impl Routes {
         self
     }
 
-    /// Routes that do not describe themselves yet: where keys are asked for, they need one that manages.
-    pub(super) fn undescribed(mut self, router: Router<Arc<Server>>) -> Self {
-        self.router = self.router.merge(router);
+    /// The same routes, whose handlers may ask for `shared` as an extension.
+    pub(super) fn with<S: Clone + Send + Sync + 'static>(mut self, shared: S) -> Self {
+        self.router = self.router.layer(Extension(shared));
         self
     }
 

@@ -4,6 +4,7 @@ mod anthropic;
 mod client;
 mod native;
 mod ollama;
+mod openai;
 mod security;
 
 use std::fs::File;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::super::*;
 use crate::engine::embedding::{EmbeddingRequest, Embeddings};
 use crate::engine::frames::{self, Done, Failure, Generation, LoadInfo, MemoryUse, Reason, Status};
+use crate::engine::llama::Logprobs;
 use crate::engine::options::{CPU, CacheType, LoadMode, Sampling};
 use crate::engine::plan::{ComputeSource, DevicePlan, Plan};
 use crate::engine::process::{Death, EngineError};
@@ -216,6 +217,10 @@ impl Runner for Player {
     }
 
     fn score(&self, _: &[i32], _: usize) -> Result<Vec<f64>, EngineError> {
+        Err(EngineError::Failed(Failure::NotLoaded))
+    }
+
+    fn logprobs(&self, _: &[i32], _: usize, _: u32) -> Result<Vec<Logprobs>, EngineError> {
         Err(EngineError::Failed(Failure::NotLoaded))
     }
 
