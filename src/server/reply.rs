@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
@@ -13,6 +13,8 @@ use super::call::Call;
 use super::problem::{Kind, Problem};
 use crate::chat::pool::{Ask, Lease};
 use crate::chat::{Event, Request};
+use crate::engine::embedding::{EmbeddingRequest, Embeddings};
+use crate::engine::process::EngineError;
 use crate::engine::runner::Cancel;
 
 /// Events that wait for a client which reads slowly; then the model's thread waits too.
@@ -130,6 +132,19 @@ fn answer(
             Err(error.into())
         }
     }
+}
+
+/// The embeddings of texts or the scores of documents, counted.
+pub(super) fn embed(
+    server: &Server,
+    lease: &Lease,
+    request: EmbeddingRequest,
+    cancel: &Cancel,
+) -> Result<Embeddings, EngineError> {
+    let started = Instant::now();
+    let found = lease.runner().embed(request, cancel)?;
+    server.metrics.embedded(found.tokens(), started.elapsed());
+    Ok(found)
 }
 
 /// Runs what blocks, with a model or the store.

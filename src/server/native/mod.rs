@@ -35,14 +35,20 @@ pub(super) fn routes() -> Routes {
         .get("/slots", Infer, "What loaded models are doing", props::slots)
         .get("/lora-adapters", Infer, "The adapters of a model", props::adapters)
         .post("/tokenize", Infer, "The tokens of a text", tokens::tokenize)
+        .takes::<wire::Tokenize>()
         .post("/detokenize", Infer, "The text of tokens", tokens::detokenize)
+        .takes::<wire::Detokenize>()
         .post("/completion", Infer, "Continues a prompt", completion::completion)
+        .takes::<wire::Completion>()
         .sends(body::EVENTS)
         .post("/completions", Infer, "Continues a prompt", completion::completion)
+        .takes::<wire::Completion>()
         .sends(body::EVENTS)
         .post("/infill", Infer, "Fills a gap in a text", infill::infill)
+        .takes::<wire::Infill>()
         .sends(body::EVENTS)
         .post("/generate", Infer, "Answers with a measure of confidence", generate::generate)
+        .takes::<wire::Generate>()
 }
 
 async fn health(State(server): State<Arc<Server>>) -> Response {

@@ -1,10 +1,11 @@
 //! Requests of llama-server's dialect as they are written.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
 /// POST `/tokenize`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Tokenize {
     pub(super) model: Option<String>,
     pub(super) content: Value,
@@ -16,14 +17,14 @@ pub(super) struct Tokenize {
 }
 
 /// POST `/detokenize`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Detokenize {
     pub(super) model: Option<String>,
     pub(super) tokens: Vec<i32>,
 }
 
 /// Stop strings: one or several.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub(super) enum Stop {
     One(String),
@@ -40,7 +41,7 @@ impl Stop {
 }
 
 /// POST `/completion`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Completion {
     pub(super) model: Option<String>,
@@ -69,7 +70,7 @@ pub(super) struct Completion {
 }
 
 /// How tokens are chosen.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Sampling {
     pub(super) temperature: Option<f32>,
@@ -106,7 +107,7 @@ pub(super) struct Sampling {
 }
 
 /// POST `/infill`, besides what a completion has.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Infill {
     #[serde(default)]
     pub(super) input_prefix: String,
@@ -119,14 +120,14 @@ pub(super) struct Infill {
 }
 
 /// A file that stands beside the one with the gap.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Extra {
     pub(super) filename: Option<String>,
     pub(super) text: String,
 }
 
 /// POST `/generate`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Generate {
     pub(super) model: Option<String>,
     pub(super) prompt: String,

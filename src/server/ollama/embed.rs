@@ -64,7 +64,9 @@ async fn answer(server: &Arc<Server>, raw: &Raw) -> Result<Response, Problem> {
         normalize: true,
     };
     let ask = ask(server, &request.model, request.keep_alive, request.options).await?;
-    let made = with_model(server, ask, move |lease, cancel| texts.embed(lease, cancel)).await?;
+    let counting = Arc::clone(server);
+    let embed = move |lease: &Lease, cancel: &Cancel| texts.embed(&counting, lease, cancel);
+    let made = with_model(server, ask, embed).await?;
     let list = made.embeddings.embeddings.iter();
     let answer = wire::Embedded {
         model: request.model,
@@ -92,7 +94,9 @@ async fn answer_old(server: &Arc<Server>, raw: &Raw) -> Result<Response, Problem
     let list = request.prompt.into_iter().filter(|text| !text.is_empty()).collect();
     let texts = Texts { list, truncate: None, dimensions: None, normalize: false };
     let ask = ask(server, &request.model, request.keep_alive, request.options).await?;
-    let made = with_model(server, ask, move |lease, cancel| texts.embed(lease, cancel)).await?;
+    let counting = Arc::clone(server);
+    let embed = move |lease: &Lease, cancel: &Cancel| texts.embed(&counting, lease, cancel);
+    let made = with_model(server, ask, embed).await?;
     let first = made.embeddings.embeddings.into_iter().next();
     let embedding = first.and_then(|each| each.vectors.into_iter().next()).unwrap_or_default();
     Ok(body::json(200, &wire::OldEmbedded { embedding }))
@@ -136,7 +140,7 @@ async fn ask(
 }
 
 impl Texts {
-    fn embed(&self, lease: &Lease, cancel: &Cancel) -> Result<Embedded, Problem> {
+    fn embed(&self, server: &Server, lease: &Lease, cancel: &Cancel) -> Result<Embedded, Problem> {
         let load_time = lease.load_time();
         let width = lease.info().embedding_length;
         let (mut passages, mut truncated_tokens) = (Vec::new(), 0);
@@ -152,19 +156,20 @@ impl Texts {
             dimensions: self.dimensions.filter(|count| (1..width).contains(count)),
         };
         let request = EmbeddingRequest { passages, options };
-        let embeddings = lease.runner().embed(request, cancel).map_err(|error| match error {
-            EngineError::Failed(Failure::TextTooLong { text, tokens, limit_tokens }) => {
-                let numbers =
-                    format!("text {text} has {tokens} tokens, {limit_tokens} are the most");
-                let words = match self.truncate {
-                    Some(false) => TOO_LONG.to_owned(),
-                    _ => format!("{TOO_LONG}: {numbers}; \"truncate\": true cuts it"),
-                };
-                Problem::new(Kind::TooLong, words)
-            }
-            EngineError::Failed(Failure::NotFinite(_)) => not_finite(),
-            error => error.into(),
-        })?;
+        let embeddings =
+            reply::embed(server, lease, request, cancel).map_err(|error| match error {
+                EngineError::Failed(Failure::TextTooLong { text, tokens, limit_tokens }) => {
+                    let numbers =
+                        format!("text {text} has {tokens} tokens, {limit_tokens} are the most");
+                    let words = match self.truncate {
+                        Some(false) => TOO_LONG.to_owned(),
+                        _ => format!("{TOO_LONG}: {numbers}; \"truncate\": true cuts it"),
+                    };
+                    Problem::new(Kind::TooLong, words)
+                }
+                EngineError::Failed(Failure::NotFinite(_)) => not_finite(),
+                error => error.into(),
+            })?;
         let mut numbers =
             embeddings.embeddings.iter().flat_map(|each| each.vectors.iter().flatten());
         if !numbers.all(|number| number.is_finite()) {

@@ -42,10 +42,13 @@ fn asking() -> Routes {
         .get("/api/version", Open, "The version of this program", about::version)
         .get("/api/status", Open, "Whether there is a cloud: there is none", about::status)
         .post("/api/generate", Infer, "Continues or answers a text", generate::generate)
+        .takes::<wire::Generate>()
         .sends(body::NDJSON)
         .post("/api/chat", Infer, "Answers a conversation", chat::chat)
+        .takes::<wire::Chat>()
         .sends(body::NDJSON)
         .post("/api/embed", Infer, "The embeddings of texts", embed::embed)
+        .takes::<wire::Embed>()
         .post(
             "/api/embeddings",
             Infer,
@@ -54,6 +57,7 @@ fn asking() -> Routes {
         )
         .get("/api/tags", Infer, "The models of this machine", list::tags)
         .post("/api/show", Infer, "All that is known of a model", show::show)
+        .takes::<wire::Named>()
         .get("/api/ps", Infer, "The models that are loaded", ps::ps)
 }
 
@@ -61,14 +65,19 @@ fn managing() -> Routes {
     use Access::Manage;
     Routes::new("Ollama", refuse::answer)
         .post("/api/copy", Manage, "Gives a model a second name", copy::copy)
+        .takes::<wire::Copy>()
         .delete("/api/delete", Manage, "Takes a name from a model", delete::delete)
+        .takes::<wire::Named>()
         .post("/api/create", Manage, "Makes a model from another or from files", create::create)
+        .takes::<wire::Create>()
         .sends(body::NDJSON)
         .head("/api/blobs/{digest}", Manage, "Whether content is there", blobs::has)
         .post("/api/blobs/{digest}", Manage, "Takes content in", blobs::put)
         .post("/api/pull", Manage, "Fetches a model", pull::pull)
+        .takes::<wire::Named>()
         .sends(body::NDJSON)
         .post("/api/push", Manage, "Sends a model to a registry", push::push)
+        .takes::<wire::Named>()
         .sends(body::NDJSON)
 }
 

@@ -1,5 +1,6 @@
 //! The values of Ollama's protocol, in the order of fields that its clients have seen.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
@@ -19,7 +20,7 @@ pub(super) struct Error {
 }
 
 /// What `/api/generate` is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Generate {
     pub(super) model: String,
@@ -35,7 +36,7 @@ pub(super) struct Generate {
 }
 
 /// What `/api/chat` is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Chat {
     pub(super) model: String,
@@ -46,7 +47,7 @@ pub(super) struct Chat {
 }
 
 /// What both ways of talking have in common.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Terms {
     pub(super) stream: Option<bool>,
@@ -63,7 +64,7 @@ pub(super) struct Terms {
 }
 
 /// A turn of a conversation.
-#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Message {
     pub(super) role: String,
@@ -82,7 +83,7 @@ pub(super) struct Message {
 }
 
 /// A call of a tool; its arguments are an object, in the order in which they were written.
-#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct ToolCall {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +92,7 @@ pub(super) struct ToolCall {
 }
 
 /// The function that is called.
-#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Called {
     pub(super) index: u32,
@@ -101,13 +102,13 @@ pub(super) struct Called {
 }
 
 /// A tool on offer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Tool {
     pub(super) function: Function,
 }
 
 /// A function on offer.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 pub(super) struct Function {
     pub(super) name: String,
     pub(super) description: Option<String>,
@@ -188,7 +189,7 @@ pub(super) struct Chance {
 }
 
 /// What `/api/embed` is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Embed {
     pub(super) model: String,
@@ -209,7 +210,7 @@ pub(super) struct Embedded {
 }
 
 /// What the old `/api/embeddings` is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct OldEmbed {
     pub(super) model: String,
@@ -272,7 +273,7 @@ pub(super) struct Running {
 }
 
 /// A request about one model: show, delete, pull, push.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Named {
     pub(super) model: Option<String>,
@@ -327,7 +328,7 @@ pub(super) struct Tensor {
 }
 
 /// What `/api/copy` is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Copy {
     pub(super) source: String,
@@ -335,7 +336,7 @@ pub(super) struct Copy {
 }
 
 /// What `/api/create` is asked.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct Create {
     pub(super) model: Option<String>,

@@ -20,7 +20,7 @@ use crate::engine::runner::Cancel;
 use crate::server::Server;
 use crate::server::body;
 use crate::server::problem::Problem;
-use crate::server::reply::blocking;
+use crate::server::reply::{self, blocking};
 
 /// Texts to embed.
 #[derive(Debug)]
@@ -132,7 +132,7 @@ async fn embed(server: &Arc<Server>, asking: Asking) -> Result<engine::Embedding
         let passages = asking.prompts.iter().map(|prompt| prompt.passage(&lease));
         let passages = passages.collect::<Result<_, _>>()?;
         let request = EmbeddingRequest { passages, options: asking.options };
-        Ok(lease.runner().embed(request, &ask.cancel)?)
+        Ok(reply::embed(&server, &lease, request, &ask.cancel)?)
     });
     let found = found.await;
     drop(leaving);

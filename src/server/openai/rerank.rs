@@ -16,7 +16,7 @@ use crate::chat::pool::Ask;
 use crate::engine::embedding::{EmbeddingOptions, EmbeddingRequest, Passage};
 use crate::server::Server;
 use crate::server::body;
-use crate::server::reply::blocking;
+use crate::server::reply::{self, blocking};
 
 /// Documents of one request.
 const DOCUMENTS_MAX: usize = 4096;
@@ -89,7 +89,7 @@ async fn score(
     let server = Arc::clone(server);
     let found = blocking(move || {
         let lease = server.pool.acquire(&ask)?;
-        Ok(lease.runner().embed(request, &ask.cancel)?)
+        Ok(reply::embed(&server, &lease, request, &ask.cancel)?)
     });
     let found = found.await?;
     drop(leaving);
