@@ -135,6 +135,56 @@ fn a_conversation_is_answered_in_messages() {
 }
 
 #[test]
+fn thoughts_and_calls_are_told_apart() {
+    let served = Served::fake();
+    let said = [
+        "<think>",
+        "\nHm.\n",
+        "</think>",
+        "\n\n",
+        "<tool_call>",
+        "\n{\"name\": \"weather\", \"arguments\": {\"town\": \"Oslo\", \"days\": 2}}\n",
+        "</tool_call>",
+    ];
+    let properties = json!({"town": {"type": "string"}, "days": {"type": "integer"}});
+    let mut request = json!({"model": "able", "messages": [{"role": "user", "content": "Rain?"}], "tools": [
+        {"type": "function", "function": {"name": "weather", "description": "Tells it.", "parameters":
+            {"type": "object", "properties": properties, "required": ["town", "days"]}}}]});
+    served.fake.says(&said);
+    let lines = served.post("/api/chat", &request).lines();
+    let messages: Vec<&Value> = lines.iter().map(|line| &line["message"]).collect();
+    let thinking: String =
+        messages.iter().filter_map(|message| message["thinking"].as_str()).collect();
+    assert_eq!(thinking.trim(), "Hm.");
+    let call = messages.iter().find(|message| message.get("tool_calls").is_some()).unwrap();
+    assert_eq!(call["content"], "");
+    let function = &call["tool_calls"][0]["function"];
+    assert_eq!((&function["index"], &function["name"]), (&json!(0), &json!("weather")));
+    // An object, in the order in which it was written.
+    assert_eq!(function["arguments"].to_string(), "{\"town\":\"Oslo\",\"days\":2}");
+    assert!(call["tool_calls"][0]["id"].is_string());
+    assert_eq!(lines.last().unwrap()["done_reason"], "stop");
+    served.fake.says(&said);
+    request["stream"] = json!(false);
+    let whole = served.post("/api/chat", &request).ok();
+    assert_eq!(whole["message"]["tool_calls"][0]["function"], *function);
+    assert_eq!(whole["message"]["thinking"].as_str().unwrap().trim(), "Hm.");
+    // What was called and what came of it goes back to the model.
+    request["messages"] = json!([
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": null, "tool_calls": [{"function": *function}]},
+        {"role": "tool", "tool_name": "weather", "content": "Much."},
+    ]);
+    request["think"] = json!(false);
+    request["_debug_render_only"] = json!(true);
+    let rendered =
+        served.post("/api/chat", &request).ok()["_debug_info"]["rendered_template"].clone();
+    let rendered = rendered.as_str().unwrap();
+    assert!(rendered.contains("\"town\": \"Oslo\"") && rendered.contains("Much."), "{rendered}");
+    assert!(rendered.ends_with("<think>\n\n</think>\n\n"), "{rendered}");
+}
+
+#[test]
 fn probabilities_come_with_their_tokens() {
     let served = Served::fake();
     served.fake.says(&["a", "\u{e9}"]);
