@@ -1,7 +1,7 @@
 // The real JavaScript client of Ollama against a running `nfl serve` that has the tiny model as `stories`.
 //
-// An opt-in job: in a scratch folder `npm install ollama`, then from there
-// `URL=http://127.0.0.1:PORT node --import ./…/ollama.mjs` or copy this file there and run `URL=… node ollama.mjs`.
+// An opt-in job: in a scratch folder `npm install ollama`, copy this file there, and run
+// `URL=http://127.0.0.1:PORT node ollama.mjs`.
 
 import assert from 'node:assert/strict'
 import { Ollama } from 'ollama'
