@@ -132,7 +132,7 @@ def real(page, arguments):
         if stop:
             page.get_by_role("button", name="Stop").click()
         expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=120_000)
-    expect(page.locator("#loaded")).to_contain_text(arguments.model, timeout=10_000)
+    expect(page.locator("#loaded")).to_contain_text(arguments.model.removesuffix(":latest"), timeout=10_000)
     expect(page.locator("#speed")).to_contain_text("tokens/s")
 
 
