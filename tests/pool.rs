@@ -107,7 +107,7 @@ fn models_come_when_they_are_asked_for_and_make_room_for_others() {
         return;
     };
     let busy = home.acquire("exact");
-    assert_eq!(home.names(), ["exact:latest"]);
+    assert_eq!(home.names(), ["exact"]);
     let model = &home.pool.loaded()[0];
     assert!(model.bytes > busy.info().weights_bytes, "{model:?}");
     assert_eq!((model.gpu_bytes, model.context_tokens, model.busy), (0, 512, 1));
@@ -118,11 +118,11 @@ fn models_come_when_they_are_asked_for_and_make_room_for_others() {
         for _ in 0..3 {
             assert_eq!(tell(&busy, &tale("Once upon a time", 60)).unwrap().0.trim_end(), once);
         }
-        assert_eq!(home.names(), ["exact:latest"]);
+        assert_eq!(home.names(), ["exact"]);
         drop(busy);
         assert_eq!(other.join().unwrap().unwrap().0.trim_end(), once);
     });
-    assert_eq!(home.names(), ["half:latest"]);
+    assert_eq!(home.names(), ["half"]);
     let hasty = Ask { keep_alive: Some(KeepAlive::For(Duration::from_millis(20))), ..ask("half") };
     drop(home.pool.acquire(&hasty).unwrap());
     eventually("it goes when its time is over", || home.pool.loaded().is_empty());
@@ -153,12 +153,12 @@ fn a_killed_worker_costs_what_it_was_saying_and_nothing_else() {
     });
     // One that had not begun when the worker died is made by a fresh one.
     assert_eq!(tell(&killed, &tale("Once upon a time", 60)).unwrap().0.trim_end(), once);
-    assert_eq!(home.names(), ["killed:latest", "spared:latest"]);
+    assert_eq!(home.names(), ["killed", "spared"]);
     drop(killed);
     let fresh = home.acquire("killed");
     fresh.runner().kill();
     drop(fresh);
-    eventually("the dead one is not told", || home.names() == ["spared:latest"]);
+    eventually("the dead one is not told", || home.names() == ["spared"]);
     let (text, _) = tell(&home.acquire("killed"), &tale("Once upon a time", 60)).unwrap();
     assert_eq!(text.trim_end(), once);
 }
@@ -217,7 +217,7 @@ fn what_cannot_be_is_refused_and_nothing_else_suffers() {
         let refused = home.pool.acquire(&ask(fixture::text(&broken))).unwrap_err();
         assert!(matches!(refused, PoolError::Load(_)), "{refused}");
     }
-    assert_eq!(home.names(), ["stories:latest"]);
+    assert_eq!(home.names(), ["stories"]);
     let mut larger = ask("stories");
     larger.wishes.context_tokens = Some(1024);
     assert_eq!(home.pool.acquire(&larger).unwrap().info().context_tokens, 1024);

@@ -38,8 +38,9 @@ fn it_listens_where_the_environment_says_and_ends_when_asked() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
-    let stopped = std::process::Command::new("kill").args(["-INT", &server.id().to_string()]);
-    assert!({ stopped }.status().unwrap().success());
+    let number = server.id().to_string();
+    let stopped = std::process::Command::new("kill").args(["-INT", &number]).status();
+    assert!(stopped.unwrap().success());
     assert!(server.wait().unwrap().success());
 }
 
