@@ -52,6 +52,9 @@ pub use keep_alive::{DurationError, KeepAlive};
 pub use lease::Lease;
 pub use sight::Sight;
 
+/// How long models may take to save what they held, when everything ends.
+const SAVING_TIME: Duration = Duration::from_secs(5);
+
 /// How long what was killed may take to be gone.
 const DYING_TIME: Duration = Duration::from_secs(3);
 
@@ -262,7 +265,7 @@ impl Pool {
         found
     }
 
-    /// Ends everything: replies that are being made have until `deadline`, and so has what is saved.
+    /// Ends everything: replies that are being made have until `deadline`; what is saved has a little longer.
     pub fn close(&self, deadline: Instant) {
         let mut state = self.shared.lock();
         state.is_closed = true;
@@ -273,6 +276,7 @@ impl Pool {
         for entry in &state.entries {
             entry.model.responder.runner().kill();
         }
+        state = self.shared.wait_for_end(state, deadline.max(Instant::now() + SAVING_TIME));
         for ending in &state.ending {
             (ending.kill)();
         }
