@@ -44,8 +44,8 @@ fn a_message_is_blocks_with_their_account() {
     served.fake.says(&["Hel", "lo"]);
     let mut message = served.post("/v1/messages", &asked("chat", &json!({}))).ok();
     assert!(message["id"].take().as_str().unwrap().starts_with("msg_"));
-    // Three special tokens, and a token a byte: "user\nHi", "\n", "assistant\n"; in front what begins every text.
-    let tokens = 1 + 3 + 7 + 1 + 10;
+    // Three special tokens, and a token a byte: "user\nHi", "\n", "assistant\n".
+    let tokens = 3 + 7 + 1 + 10;
     assert_eq!(
         message,
         json!({

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// How long an answer may stop. A model that is loaded says nothing meanwhile.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// What a server answered, complete.
 #[derive(Debug, Clone)]
@@ -16,8 +16,6 @@ pub(crate) struct Reply {
     /// Names in lower case.
     headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// How many bytes came at once: chunks of a chunked body.
-    pub(crate) pieces: Vec<Vec<u8>>,
 }
 
 impl Reply {
@@ -125,11 +123,6 @@ impl Stream {
         Self { status, headers, reader, left, is_chunked, waiting }
     }
 
-    /// The value of a header, named in lower case.
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
-    }
-
     /// What comes next of the body; None at its end.
     pub(crate) fn piece(&mut self) -> Option<Vec<u8>> {
         if !self.waiting.is_empty() {
@@ -172,7 +165,7 @@ impl Stream {
             pieces.push(piece);
         }
         let body = pieces.concat();
-        Reply { status: self.status, headers: std::mem::take(&mut self.headers), body, pieces }
+        Reply { status: self.status, headers: std::mem::take(&mut self.headers), body }
     }
 }
 

@@ -55,6 +55,9 @@ impl Sight {
     }
 
     /// The model.
+    ///
+    /// # Panics
+    /// Never: it is there until this is dropped.
     pub fn responder(&self) -> &Responder {
         &self.model.as_ref().expect("it is there until the look is over").responder
     }

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::chat::{Event, ToolCall};
 use crate::engine::frames::{Done, Reason};
+use crate::server::security::hexadecimal;
 
 /// The blocks of one message.
 #[derive(Debug, Default)]
@@ -30,9 +31,9 @@ impl Blocks {
                 if !matches!(self.open, Some(Open::Text(_))) {
                     self.close(told);
                     self.open = Some(Open::Text(String::new()));
-                    self.start(json!({"type": "text", "text": ""}), told);
+                    self.start(&json!({"type": "text", "text": ""}), told);
                 }
-                self.delta(json!({"type": "text_delta", "text": text}), told);
+                self.delta(&json!({"type": "text_delta", "text": text}), told);
                 if let Some(Open::Text(all)) = &mut self.open {
                     all.push_str(&text);
                 }
@@ -41,9 +42,9 @@ impl Blocks {
                 if !matches!(self.open, Some(Open::Thinking(_))) {
                     self.close(told);
                     self.open = Some(Open::Thinking(String::new()));
-                    self.start(json!({"type": "thinking", "thinking": "", "signature": ""}), told);
+                    self.start(&json!({"type": "thinking", "thinking": "", "signature": ""}), told);
                 }
-                self.delta(json!({"type": "thinking_delta", "thinking": text}), told);
+                self.delta(&json!({"type": "thinking_delta", "thinking": text}), told);
                 if let Some(Open::Thinking(all)) = &mut self.open {
                     all.push_str(&text);
                 }
@@ -56,10 +57,10 @@ impl Blocks {
     fn call(&mut self, call: &ToolCall, told: &mut Vec<Value>) {
         self.close(told);
         let block = |input: Value| json!({"type": "tool_use", "id": call.id, "name": call.name, "input": input});
-        self.start(block(json!({})), told);
+        self.start(&block(json!({})), told);
         let arguments = Value::Object(call.arguments.clone());
         let delta = json!({"type": "input_json_delta", "partial_json": arguments.to_string()});
-        self.delta(delta, told);
+        self.delta(&delta, told);
         self.stop(told);
         self.closed.push(block(arguments));
         self.has_calls = true;
@@ -72,7 +73,7 @@ impl Blocks {
             Some(Open::Text(text)) => json!({"type": "text", "text": text}),
             Some(Open::Thinking(thinking)) => {
                 let signature = signature(&thinking);
-                self.delta(json!({"type": "signature_delta", "signature": signature}), told);
+                self.delta(&json!({"type": "signature_delta", "signature": signature}), told);
                 json!({"type": "thinking", "thinking": thinking, "signature": signature})
             }
         };
@@ -110,12 +111,12 @@ impl Blocks {
         self.closed.len()
     }
 
-    fn start(&self, block: Value, told: &mut Vec<Value>) {
+    fn start(&self, block: &Value, told: &mut Vec<Value>) {
         let index = self.index();
         told.push(json!({"type": "content_block_start", "index": index, "content_block": block}));
     }
 
-    fn delta(&self, delta: Value, told: &mut Vec<Value>) {
+    fn delta(&self, delta: &Value, told: &mut Vec<Value>) {
         told.push(json!({"type": "content_block_delta", "index": self.index(), "delta": delta}));
     }
 
@@ -126,6 +127,5 @@ impl Blocks {
 
 /// A thought's signature, which clients want there to be one. Ours proves nothing: it is the digest of the thought.
 fn signature(thinking: &str) -> String {
-    let digest = Sha256::digest(thinking.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(thinking.as_bytes()))
 }

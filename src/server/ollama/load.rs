@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::call::Call;
 use super::super::problem::Problem;
 use super::super::{Server, reply};
 use super::moment;
@@ -44,6 +45,10 @@ pub(super) async fn load(
     model: String,
 ) -> Result<Chunk, Problem> {
     let done_reason = if terms.keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
+        // It takes the model from all who use it.
+        if let Some(call) = Call::current() {
+            call.must_manage()?;
+        }
         let (server, name) = (Arc::clone(server), ask.name);
         reply::blocking(move || {
             server.pool.unload(&name);

@@ -18,6 +18,7 @@ use super::wire::{Called, Chance, Chunk, DebugInfo, Logprob, Message, Metrics, T
 use crate::chat::pool::{Ask, Lease};
 use crate::chat::{Event, Request, TokenChance, TokenChances};
 use crate::engine::frames::{Done, Reason};
+use crate::engine::runner::Cancel;
 
 /// The header that says how many tokens of the oldest messages were left out.
 pub(super) const TRUNCATED: &str = "x-nfl-truncated-tokens";
@@ -116,7 +117,9 @@ impl<S: Said> Talk<S> {
         loop {
             let (terms, told) = (self.terms.clone(), said.clone());
             let request = move |lease: &Lease| told.request(lease, &terms);
-            let mut reply = Reply::start(server, self.ask.clone(), request);
+            // The end of one try must not be that of the next.
+            let ask = Ask { cancel: Cancel::default(), ..self.ask.clone() };
+            let mut reply = Reply::start(server, ask, request);
             let problem = match reply.begin().await {
                 Ok(load_time) => {
                     let truncated_tokens = match whole {

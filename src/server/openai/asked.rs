@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::models;
+use super::models::{self, Named};
 use super::refusal::{Answer, Refusal};
 use super::sampling::Tuning;
 use crate::chat::pool::Lease;
@@ -24,7 +24,7 @@ const PING: Duration = Duration::from_secs(15);
 /// What every request for replies has.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) model: String,
+    pub(super) model: Named,
     pub(super) tuning: Tuning,
     pub(super) stop: Vec<String>,
     pub(super) tokens_max: Option<u32>,

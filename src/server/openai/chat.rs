@@ -19,7 +19,6 @@ use super::stream::{self, Telling};
 use super::timings::{self, Account, Clock};
 use super::tools;
 use super::wire::{self, Chunk, ChunkChoice, Delta, DeltaCall, DeltaFunction, Field};
-use crate::chat::pool::Ask;
 use crate::chat::{Event, Format, Message, ToolCall, Tools};
 use crate::server::Server;
 use crate::server::body;
@@ -50,8 +49,8 @@ pub(super) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
 /// Counts the tokens of the prompt.
 pub(super) async fn count(State(server): State<Arc<Server>>, fields: Fields) -> Answer<Response> {
     let asking = Asking::read(&server, fields).await?;
-    let model = asking.asked.model.clone();
-    choices::count(&server, &model, asking.make()).await
+    let ask = asking.asked.model.ask();
+    choices::count(&server, ask, asking.make()).await
 }
 
 impl Asking {
@@ -72,7 +71,7 @@ impl Asking {
     }
 
     fn start(self, server: &Arc<Server>) -> Result<Choices, Problem> {
-        let ask = Ask::new(&self.asked.model);
+        let ask = self.asked.model.ask();
         let count = self.asked.choices;
         Choices::start(server, ask, (1, count), self.make())
     }
@@ -216,7 +215,7 @@ impl Tell {
         Self {
             id: ids::fresh("chatcmpl-"),
             created: now(),
-            model: asking.asked.model.clone(),
+            model: asking.asked.model.asked.clone(),
             count: asking.asked.choices,
             logprobs: asking.logprobs.is_some(),
             delivery: asking.asked.delivery,

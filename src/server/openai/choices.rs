@@ -26,9 +26,8 @@ const SIDE_BY_SIDE_MAX: usize = 16;
 pub(super) type Make = dyn Fn(Option<&Lease>, usize) -> Result<Request, Problem> + Send + Sync;
 
 /// Answers with the tokens of a prompt.
-pub(super) async fn count(server: &Arc<Server>, model: &str, make: Arc<Make>) -> Answer<Response> {
+pub(super) async fn count(server: &Arc<Server>, ask: Ask, make: Arc<Make>) -> Answer<Response> {
     make(None, 0)?;
-    let ask = Ask::new(model);
     let server = Arc::clone(server);
     let tokens = blocking(move || {
         let lease = server.pool.acquire(&ask)?;

@@ -20,7 +20,6 @@ use super::refusal::{Answer, Refusal};
 use super::stream::{self, Telling};
 use super::timings::{self, Account, Clock};
 use super::wire::{self, Completion, CompletionChoice, Field};
-use crate::chat::pool::Ask;
 use crate::chat::{Event, Format, Input};
 use crate::engine::frames::Reason;
 use crate::server::Server;
@@ -100,7 +99,7 @@ impl Asking {
         if !self.echo && self.asked.tokens_max != Some(0) {
             return Ok(self.prompts.iter().map(|_| Echo::default()).collect());
         }
-        let ask = Ask::new(&self.asked.model);
+        let ask = self.asked.model.ask();
         let leaving = Leaving(ask.cancel.clone());
         let (prompts, echo, logprobs) = (self.prompts.clone(), self.echo, self.logprobs);
         let server = Arc::clone(server);
@@ -126,7 +125,7 @@ impl Asking {
     }
 
     fn start(self, server: &Arc<Server>) -> Result<Choices, Problem> {
-        let ask = Ask::new(&self.asked.model);
+        let ask = self.asked.model.ask();
         let counts = (self.prompts.len(), self.best_of);
         // The best are those whose tokens were likeliest.
         let logprobs = self.logprobs.or((self.best_of > self.asked.choices).then_some(0));
@@ -221,7 +220,7 @@ impl Tell {
         Self {
             id: ids::fresh("cmpl-"),
             created: now(),
-            model: asking.asked.model.clone(),
+            model: asking.asked.model.asked.clone(),
             logprobs: asking.logprobs.is_some(),
             each: asking.asked.choices,
             best_of: asking.best_of,

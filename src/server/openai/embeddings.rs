@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::models;
+use super::models::{self, Named};
 use super::prompt::{self, Prompt};
 use super::refusal::{Answer, Refusal};
 use super::timings::prompt_usage;
@@ -25,7 +25,7 @@ use crate::server::reply::{self, blocking};
 /// Texts to embed.
 #[derive(Debug)]
 struct Asking {
-    model: String,
+    model: Named,
     prompts: Vec<Prompt>,
     options: EmbeddingOptions,
     base64: bool,
@@ -37,7 +37,7 @@ pub(super) async fn create(
 ) -> Answer<Response> {
     let input = fields.need::<Value>("input")?;
     let asking = Asking::read(&server, fields, &input, "input").await?;
-    let (model, base64) = (asking.model.clone(), asking.base64);
+    let (model, base64) = (asking.model.asked.clone(), asking.base64);
     let found = embed(&server, asking).await?;
     if found.pooling == Pooling::None {
         let text = "the model does not pool: it has no embedding of a whole text; /embeddings gives a vector a token";
@@ -124,7 +124,7 @@ impl Drop for Leaving {
 }
 
 async fn embed(server: &Arc<Server>, asking: Asking) -> Result<engine::Embeddings, Problem> {
-    let ask = Ask { embeds: true, ..Ask::new(&asking.model) };
+    let ask = Ask { embeds: true, ..asking.model.ask() };
     let leaving = Leaving(ask.cancel.clone());
     let server = Arc::clone(server);
     let found = blocking(move || {

@@ -8,12 +8,12 @@ use axum::response::Response;
 use super::fields::Fields;
 use super::refusal::{Answer, Refusal};
 use super::wire::{Meta, Model, Models, Status};
-use crate::chat::pool::LoadedModel;
+use crate::chat::pool::{Ask, LoadedModel};
 use crate::server::Server;
 use crate::server::body;
 use crate::server::problem::Problem;
 use crate::server::reply::blocking;
-use crate::store::{Manifest, Reference};
+use crate::store::{Manifest, Reference, Wanted};
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Answer<Response> {
     let data = blocking(move || {
@@ -46,26 +46,61 @@ fn missing(name: &str) -> Refusal {
     Refusal::missing(Some("model"), text).code("model_not_found")
 }
 
-/// Takes `model`. Without one the only model that is loaded is meant, or the only one that there is.
-pub(super) async fn named(fields: &mut Fields, server: &Arc<Server>) -> Answer<String> {
-    if let Some(name) = fields.take::<String>("model")?.filter(|name| !name.is_empty()) {
-        return Ok(name);
+/// The model that a request is for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Named {
+    /// As the client calls it, and as it is called in the answer.
+    pub(super) asked: String,
+    /// As it is stored.
+    name: String,
+}
+
+impl Named {
+    /// What the pool is asked for.
+    pub(super) fn ask(&self) -> Ask {
+        Ask::new(&self.name)
     }
+}
+
+/// Takes `model`, which must be stored: files of this machine are nobody's to name. Without one the only model that is
+/// loaded is meant, or the only one that there is.
+pub(super) async fn named(fields: &mut Fields, server: &Arc<Server>) -> Answer<Named> {
+    let asked = fields.take::<String>("model")?.filter(|name| !name.is_empty());
     let server = Arc::clone(server);
-    let only = blocking(move || {
-        let loaded = server.pool.loaded();
-        if let [only] = loaded.as_slice() {
-            return Ok(Some(only.name.clone()));
-        }
-        let stored = server.pool.store()?.list()?.manifests;
-        let [only] = stored.as_slice() else { return Ok(None) };
-        Ok::<_, Problem>(Some(only.name.to_string()))
-    });
-    let several = || {
-        let text = "you must provide a model parameter: there is more than one model, or none";
-        Refusal::invalid(Some("model"), text)
+    let Some(asked) = asked else {
+        let only = blocking(move || only(&server)).await?;
+        let several = || {
+            let text = "you must provide a model parameter: there is more than one model, or none";
+            Refusal::invalid(Some("model"), text)
+        };
+        return only.map(|name| Named { asked: name.clone(), name }).ok_or_else(several);
     };
-    only.await?.ok_or_else(several)
+    let name = asked.parse::<Reference>().ok().filter(|_| is_name(&asked));
+    let Some(name) = name.filter(|name| is_name(&name.to_string())) else {
+        return Err(missing(&asked));
+    };
+    let stored = name.clone();
+    let is_there = blocking(move || Ok(server.pool.store()?.is_named(&stored))).await?;
+    if !is_there {
+        return Err(missing(&asked));
+    }
+    Ok(Named { asked, name: name.to_string() })
+}
+
+/// Whether a text means a stored model and not a file or an address.
+fn is_name(text: &str) -> bool {
+    matches!(Wanted::of(text), Ok(Wanted::Name(_)))
+}
+
+/// The name of the only model that is loaded, or of the only one that there is.
+fn only(server: &Server) -> Result<Option<String>, Problem> {
+    let loaded = server.pool.loaded();
+    if let [only] = loaded.as_slice() {
+        return Ok(Some(only.name.clone()));
+    }
+    let stored = server.pool.store()?.list()?.manifests;
+    let [only] = stored.as_slice() else { return Ok(None) };
+    Ok(Some(only.name.to_string()))
 }
 
 fn model(manifest: &Manifest, loaded: &[LoadedModel]) -> Model {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::embeddings::Leaving;
 use super::fields::Fields;
-use super::models;
+use super::models::{self, Named};
 use super::refusal::{Answer, Refusal};
 use super::timings::prompt_usage;
 use super::wire::{Document, Ranked, Ranking, Scored};
@@ -50,7 +50,7 @@ pub(super) async fn create(
     });
     let results = results.collect();
     let usage = prompt_usage(tokens);
-    Ok(body::json(200, &Ranking { object: "list", model, usage, results }))
+    Ok(body::json(200, &Ranking { object: "list", model: model.asked, usage, results }))
 }
 
 /// The texts of documents: strings, or objects with a text.
@@ -74,11 +74,11 @@ fn documents(listed: &Value) -> Answer<Vec<String>> {
 /// The tokens that were read, and each document's number and score.
 async fn score(
     server: &Arc<Server>,
-    model: &str,
+    model: &Named,
     query: String,
     documents: &[String],
 ) -> Answer<(u32, Vec<(usize, f32)>)> {
-    let ask = Ask { embeds: true, ..Ask::new(model) };
+    let ask = Ask { embeds: true, ..model.ask() };
     let leaving = Leaving(ask.cancel.clone());
     let pair = |document: &String| {
         let (query, document) = (query.clone(), document.clone());

@@ -267,7 +267,8 @@ pub(super) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     Ok(bytes)
 }
 
-pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+/// Bytes as digits.
+pub(in crate::server) fn hexadecimal(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

@@ -44,6 +44,7 @@ use rates::Rates;
 
 pub use audit::{Action, last as last_actions, record};
 pub use door::KeyRule;
+pub(super) use keys::hexadecimal;
 pub use keys::{Key, KeyError, Keyring, Scope};
 pub(super) use patience::{Flowing, TooSlow};
 

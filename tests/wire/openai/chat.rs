@@ -13,13 +13,13 @@ fn chat(more: Value) -> Value {
     merged(json!({"model": "chat", "messages": user("Hi")}), more)
 }
 
-fn chunk(choices: Value) -> Value {
+fn chunk(choices: &Value) -> Value {
     json!({"id": "chatcmpl-", "object": "chat.completion.chunk", "created": 0, "model": "chat",
         "system_fingerprint": "b0.1.0-nfl", "choices": choices})
 }
 
-fn delta(delta: Value) -> Value {
-    chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]))
+fn delta(delta: &Value) -> Value {
+    chunk(&json!([{"index": 0, "delta": delta, "finish_reason": null}]))
 }
 
 #[test]
@@ -61,10 +61,10 @@ fn a_streamed_answer_has_a_role_an_end_and_an_account() {
     assert_eq!(last["usage"]["completion_tokens"], 2);
     assert_eq!(last["timings"]["predicted_n"], 2);
     let expected = [
-        delta(json!({"role": "assistant", "content": null})),
-        delta(json!({"content": "Hel"})),
-        delta(json!({"content": "lo"})),
-        chunk(json!([{"index": 0, "delta": {}, "finish_reason": "stop"}])),
+        delta(&json!({"role": "assistant", "content": null})),
+        delta(&json!({"content": "Hel"})),
+        delta(&json!({"content": "lo"})),
+        chunk(&json!([{"index": 0, "delta": {}, "finish_reason": "stop"}])),
     ];
     let with_usage = expected.map(|chunk| merged(chunk, json!({"usage": null})));
     assert_eq!(found, with_usage);

@@ -6,6 +6,7 @@ mod embedding;
 mod real;
 mod refusals;
 mod responses;
+mod tools;
 
 use serde_json::{Value, json};
 
@@ -49,10 +50,8 @@ fn user(text: &str) -> Value {
 }
 
 fn merged(mut value: Value, other: Value) -> Value {
-    let map = value.as_object_mut().unwrap();
-    for (key, each) in other.as_object().unwrap() {
-        map.insert(key.clone(), each.clone());
-    }
+    let Value::Object(other) = other else { panic!("{other} is no object") };
+    value.as_object_mut().unwrap().extend(other);
     value
 }
 

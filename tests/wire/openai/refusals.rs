@@ -17,6 +17,7 @@ fn refused(served: &Served, path: &str, body: &Value) -> (u16, Value) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of refusals")]
 fn a_field_that_cannot_be_honoured_is_named() {
     let served = Served::fake();
     let chat = json!({"model": "chat", "messages": user("Hi")});
@@ -123,10 +124,11 @@ fn numbers_out_of_their_ranges_are_refused_before_a_model_is_loaded() {
         json!({"tool_choice": "required"}),
         json!({"messages": []}),
     ] {
-        let request = merged(json!({"model": "no-such-model", "messages": user("Hi")}), more);
+        let request = merged(json!({"model": "chat", "messages": user("Hi")}), more);
         let (status, error) = refused(&served, "/v1/chat/completions", &request);
         assert_eq!((status, &error["type"]), (400, &json!("invalid_request_error")), "{error}");
     }
+    assert!(served.running().pool().loaded().is_empty());
 }
 
 #[test]
@@ -136,6 +138,13 @@ fn what_is_not_there_is_not_found() {
     for path in ["/v1/chat/completions", "/chat/completions"] {
         let (status, error) = refused(&served, path, &request);
         assert_eq!((status, &error["code"]), (404, &json!("model_not_found")), "{error}");
+    }
+    // Files of the machine are nobody's to name.
+    let file = served.home().join("chat.gguf");
+    for name in [file.to_str().unwrap(), "file:chat.gguf", "./chat.gguf", "chat.gguf", "../x", ""] {
+        let request = json!({"model": name, "messages": user("Hi")});
+        let (status, _) = refused(&served, "/v1/chat/completions", &request);
+        assert_eq!(status, if name.is_empty() { 400 } else { 404 }, "{name}");
     }
     let several = json!({"messages": user("Hi")});
     let (status, error) = refused(&served, "/v1/chat/completions", &several);

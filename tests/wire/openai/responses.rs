@@ -174,6 +174,9 @@ fn answers_in_the_background_are_asked_for_and_cancelled() {
     assert_eq!((&begun["status"], &begun["background"]), (&json!("in_progress"), &json!(true)));
     let path = format!("{PATH}/{}", begun["id"].as_str().unwrap());
     assert_eq!(served.get(&path).ok()["status"], "in_progress");
+    while served.fake.heard().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let cancelled = served.post(&format!("{path}/cancel"), &json!({})).ok();
     assert_eq!(cancelled["status"], "cancelled");
     assert_eq!(served.get(&path).ok()["status"], "cancelled");

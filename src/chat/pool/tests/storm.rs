@@ -29,7 +29,7 @@ fn act(pool: &Pool, world: &World, random: &mut dyn FnMut() -> u64) {
         2 => Some(KeepAlive::Forever),
         _ => None,
     };
-    let patience = (random() % 4 == 0).then(|| Duration::from_millis(random() % 5));
+    let patience = (random().is_multiple_of(4)).then(|| Duration::from_millis(random() % 5));
     thread::scope(|scope| {
         if let Some(patience) = patience {
             scope.spawn(move || thread::sleep(patience));
@@ -43,7 +43,7 @@ fn act(pool: &Pool, world: &World, random: &mut dyn FnMut() -> u64) {
             Ok(lease) => {
                 let wish = ask.wishes.context_tokens.unwrap_or(0);
                 assert!(lease.info().context_tokens >= wish);
-                if random() % 20 == 0 {
+                if random().is_multiple_of(20) {
                     lease.runner().kill();
                 }
                 let said = lease.reply(&say((random() % 4 + 1) as u32), &ask.cancel, &mut |_| {
@@ -56,7 +56,7 @@ fn act(pool: &Pool, world: &World, random: &mut dyn FnMut() -> u64) {
             Err(PoolError::Cancelled) => assert!(patience.is_some()),
             Err(error) => panic!("{error}"),
         }
-        if random() % 50 == 0 {
+        if random().is_multiple_of(50) {
             pool.unload(&ask.name);
         }
     });

@@ -92,7 +92,7 @@ impl Loader for World {
         assert!(taken <= MEMORY_BYTES, "{} GiB are taken", taken / GIB);
         let memory = MemoryUse { anonymous_bytes: Some(bytes), ..MemoryUse::default() };
         let context_tokens = request.context.context_tokens.unwrap_or(4096);
-        let info = LoadInfo { memory, context_tokens, ..LoadInfo::default() };
+        let info = LoadInfo { context_tokens, memory, ..LoadInfo::default() };
         let life = Life { world: self.clone(), bytes, is_over: AtomicBool::new(false) };
         let life = Arc::new(life);
         let name = resolved.model.display().to_string();

@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 
 use super::items::{self, conversation};
 use super::store::Store;
-use crate::chat::pool::Ask;
 use crate::chat::{Format, Message, Role, Tools};
 use crate::server::Server;
 use crate::server::openai::asked::{Asked, opened};
@@ -120,7 +119,7 @@ impl Asking {
     }
 
     pub(super) fn start(self, server: &Arc<Server>) -> Result<Choices, Problem> {
-        let ask = Ask::new(&self.asked.model);
+        let ask = self.asked.model.ask();
         Choices::start(server, ask, (1, 1), self.make())
     }
 

@@ -74,8 +74,8 @@ async fn count(
     fields: Fields,
 ) -> Answer<Response> {
     let asking = Asking::read(&server, &store, fields).await?;
-    let model = asking.asked.model.clone();
-    choices::count(&server, &model, asking.make()).await
+    let ask = asking.asked.model.ask();
+    choices::count(&server, ask, asking.make()).await
 }
 
 /// Where an answer is kept, and with what.

@@ -60,7 +60,7 @@ impl Scribe {
             completed_at: None,
             error: None,
             incomplete_details: None,
-            model: asking.asked.model.clone(),
+            model: asking.asked.model.asked.clone(),
             output: Vec::new(),
             usage: None,
             asked: asking.repeated.clone(),

@@ -183,7 +183,7 @@ mod tests {
         assert!(store.get("0").is_err(), "twice that many bytes are too many");
         assert_eq!(
             store.shelves().bytes,
-            store.shelves().kept.values().map(|each| each.bytes).sum()
+            store.shelves().kept.values().map(|each| each.bytes).sum::<usize>()
         );
     }
 }
