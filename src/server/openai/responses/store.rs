@@ -181,9 +181,8 @@ mod tests {
         let large = "x".repeat(BYTES_MAX - 1000);
         store.put("large", kept(&large, None));
         assert!(store.get("0").is_err(), "twice that many bytes are too many");
-        assert_eq!(
-            store.shelves().bytes,
-            store.shelves().kept.values().map(|each| each.bytes).sum::<usize>()
-        );
+        let shelves = store.shelves();
+        let sum: usize = shelves.kept.values().map(|each| each.bytes).sum();
+        assert_eq!(shelves.bytes, sum);
     }
 }
