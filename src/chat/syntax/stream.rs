@@ -46,6 +46,8 @@ pub struct Stream {
     is_fresh: bool,
     /// Whether white space is left out here.
     drops_space: bool,
+    /// Whether what is held began something whose end has to come.
+    waits: bool,
     is_whole: bool,
 }
 
@@ -75,6 +77,7 @@ impl Stream {
             held: String::new(),
             is_fresh: true,
             drops_space: false,
+            waits: false,
             is_whole: false,
         }
     }
@@ -82,7 +85,7 @@ impl Stream {
     /// Adds text, and tells what is certain.
     pub fn push(&mut self, text: &str, on_piece: &mut dyn FnMut(Piece)) {
         self.held.push_str(text);
-        let may_end = text.contains(['>', '}', ']', ')', '`']);
+        let may_end = !self.waits || text.contains(['>', '}', ']', ')', '`']);
         if may_end || self.held.len() < EAGER_BYTES || self.mode == Mode::Thinking {
             self.advance(on_piece);
         }
@@ -97,6 +100,7 @@ impl Stream {
     fn advance(&mut self, on_piece: &mut dyn FnMut(Piece)) {
         let mut held = std::mem::take(&mut self.held);
         let mut place = 0;
+        self.waits = false;
         while self.step(&held, &mut place, on_piece) {}
         held.drain(..place);
         self.held = held;
@@ -119,6 +123,7 @@ impl Stream {
             match self.look(held, next, leads) {
                 Found::Nothing => at = next + held[next..].chars().next().map_or(1, char::len_utf8),
                 Found::Wait => {
+                    self.waits = true;
                     let end = start + held[start..next].trim_end().len();
                     self.tell(held, start..end, place, on_piece);
                     return false;
@@ -179,12 +184,18 @@ impl Stream {
                 tell_call(written, on_piece);
                 return true;
             }
-            Err(Stop::More) => return false,
+            Err(Stop::More) => {
+                self.waits = true;
+                return false;
+            }
             Err(Stop::Wrong) => {}
         }
         match call::skip(&mut cursor, family.close) {
             Ok(()) => *place = cursor.place,
-            Err(Stop::More) => return false,
+            Err(Stop::More) => {
+                self.waits = true;
+                return false;
+            }
             Err(Stop::Wrong) => {}
         }
         self.mode = Mode::Text;

@@ -178,6 +178,19 @@ fn only_what_may_be_a_sign_is_held_back() {
         stream.push(part, &mut |piece| heard.push(piece));
     }
     assert_eq!(heard, ["I look", " at <b", "> and", " <tooling"].map(text));
+    // However much comes at once, and however much white space may stand before a sign.
+    let (long, space) = ("x".repeat(10_000), "\n".repeat(10_000));
+    for parts in [[&*long, "y"], [&*space, "y"]] {
+        let mut stream = Stream::new(Some(family("Hermes")), Some(think()), &tools());
+        let mut heard = String::new();
+        for part in parts {
+            stream.push(part, &mut |piece| match piece {
+                Piece::Text(text) => heard += &text,
+                other => panic!("{other:?}"),
+            });
+        }
+        assert_eq!(heard, parts.concat());
+    }
 }
 
 #[test]
