@@ -6,6 +6,7 @@ use super::fields::Fields;
 use super::refusal::{Answer, Refusal};
 use crate::chat::Responder;
 use crate::engine::options::{Mirostat, SamplerKind, Sampling};
+use crate::engine::sampling::LOGIT_BIASES_MAX;
 use crate::server::problem::Problem;
 
 type Place<T> = fn(&mut Sampling) -> &mut T;
@@ -212,6 +213,11 @@ fn biases(value: &Value) -> Answer<Vec<(Biased, f32)>> {
         Value::Bool(false) => Some(f32::NEG_INFINITY),
         value => value.as_f64().map(|bias| bias as f32),
     };
+    let count = value.as_array().map(Vec::len).or(value.as_object().map(Map::len)).unwrap_or(0);
+    if count > LOGIT_BIASES_MAX {
+        let message = format!("logit_bias: {count} tokens, {LOGIT_BIASES_MAX} are the most");
+        return Err(Refusal::invalid(Some("logit_bias"), message));
+    }
     match value {
         Value::Object(map) => object_biases(map, &bias).ok_or_else(|| refuse(value)),
         Value::Array(pairs) => pairs

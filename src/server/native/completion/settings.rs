@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::engine::options::{Constraint, Mirostat, SamplerKind, Sampling};
 use crate::engine::runner::Runner;
+use crate::engine::sampling::LOGIT_BIASES_MAX;
 use crate::server::native::wire;
 use crate::server::problem::Problem;
 
@@ -119,6 +120,12 @@ fn constraint(asked: &wire::Sampling) -> Result<Option<Constraint>, Problem> {
 /// Biases: pairs of a token or a text and a number, or an object of them; `false` forbids.
 fn biases(value: &Value, runner: &dyn Runner) -> Result<Vec<(i32, f32)>, Problem> {
     let refused = |what: &Value| Problem::invalid(format!("logit_bias: {what}"));
+    // Refused before anything is made of it: a request may have millions.
+    let count = value.as_array().map(Vec::len).or(value.as_object().map(Map::len)).unwrap_or(0);
+    if count > LOGIT_BIASES_MAX {
+        let most = LOGIT_BIASES_MAX;
+        return Err(Problem::invalid(format!("logit_bias: {count} tokens, {most} are the most")));
+    }
     let pairs: Vec<(Value, Value)> = match value {
         Value::Null => Vec::new(),
         Value::Array(pairs) => pairs
