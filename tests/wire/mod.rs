@@ -2,6 +2,7 @@
 
 mod anthropic;
 mod client;
+mod hostile;
 mod native;
 mod ollama;
 mod openai;

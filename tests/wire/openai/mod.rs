@@ -49,7 +49,7 @@ fn user(text: &str) -> Value {
     json!([{"role": "user", "content": text}])
 }
 
-fn merged(mut value: Value, other: Value) -> Value {
+pub(super) fn merged(mut value: Value, other: Value) -> Value {
     let Value::Object(other) = other else { panic!("{other} is no object") };
     value.as_object_mut().unwrap().extend(other);
     value
