@@ -16,7 +16,7 @@ pub use event::{Event, TokenChance, TokenChances};
 pub use form::{Effort, Format, Think};
 pub use request::{Input, Message, Request, RequestError, Role};
 pub use responder::{ChatError, Responder};
-pub use template::Capabilities;
+pub use template::{Capabilities, Descent};
 pub use tools::{Choice, Tool, ToolCall, Tools};
 
 #[cfg(test)]

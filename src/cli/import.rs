@@ -8,8 +8,8 @@ use nfl_models::{file_name_parts, nearest};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::list;
 use super::model::{self, LinkChoice};
+use super::{descent, list};
 use crate::settings;
 use crate::store::{
     Finds, Found, Kind, Link, Manifest, Origin, Piece, Reference, Scope, Source, Store, StoreError,
@@ -192,6 +192,7 @@ fn import(
         store.collect(Scope::Of(replaced), false)?;
     }
     say(&manifest, link, printer);
+    descent::warn(store, &manifest, printer);
     let mut document = list::document(store, &manifest);
     document["link"] = json!(link.map(Link::name));
     Ok(document)

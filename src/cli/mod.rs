@@ -6,6 +6,7 @@ mod constraint;
 mod convert;
 mod cp;
 mod create;
+mod descent;
 mod doctor;
 mod embed;
 mod failure;

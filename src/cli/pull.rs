@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::remote::{self, Order};
 use super::report::Reporter;
 use super::transfer::Board;
-use super::{list, model};
+use super::{descent, list, model};
 use crate::engine::blocks::GgmlBlocks;
 use crate::hardware;
 use crate::hub::{Choice, Plan};
@@ -217,6 +217,9 @@ fn tell(
     status: &str,
     printer: &Printer,
 ) -> Result<(), Failure> {
+    if status == "pulled" {
+        descent::warn(store, manifest, printer);
+    }
     if arguments.json {
         let mut document = list::document(store, manifest);
         document["status"] = Value::from(status);

@@ -12,7 +12,8 @@ use nfl_models::{Level, Shape, TensorType};
 use serde_json::{Map, json};
 
 use super::failure::Failure;
-use super::{model, stored};
+use super::{descent, model, stored};
+use crate::chat::Descent;
 use crate::term::{Printer, neutral, table, units};
 
 /// Arrays of metadata that are longer are summarised: vocabularies have hundreds of thousands of entries.
@@ -71,7 +72,8 @@ pub(super) fn run(arguments: &Arguments, printer: &Printer) -> Result<(), Failur
     if let Some(manifest) = &resolved.manifest {
         sections.push(stored::section(manifest, &resolved));
     }
-    sections.extend([summary(&gguf, &resolved.model), shape_section(&gguf), types_section(&gguf)]);
+    sections.extend([summary(&gguf, &resolved.model), descent::section(&gguf)]);
+    sections.extend([shape_section(&gguf), types_section(&gguf)]);
     sections.push(footprint_section(&gguf));
     sections.push(vocabulary_section(gguf.metadata()));
     if arguments.metadata {
@@ -119,7 +121,10 @@ fn summary(gguf: &Gguf, file: &Path) -> String {
         format!("{}, {:.2} bits each", units::count(parameters(gguf)), bits_per_weight(gguf));
     let level = level_of(metadata).map_or("-", Level::name);
     let template = match metadata.text(template::METADATA_KEY) {
-        Some(template) => format!("{} characters (--template prints it)", template.chars().count()),
+        Some(template) => {
+            let (count, descent) = (template.chars().count(), Descent::of(template));
+            format!("{count} characters, {} (--template prints it)", descent.text())
+        }
         None => "none: continues texts".to_owned(),
     };
     let format = format!("GGUF v{}, aligned to {} bytes", gguf.version(), gguf.alignment());
@@ -325,6 +330,7 @@ fn document(gguf: &Gguf, tensors: bool) -> serde_json::Value {
         "footprint": footprint_json(gguf),
         "types": types,
         "chat_template": metadata.text(template::METADATA_KEY),
+        "chat_template_descent": metadata.text(template::METADATA_KEY).map(descent::document),
         "metadata": entries,
     });
     match preflight(gguf) {

@@ -4,6 +4,7 @@
 //! thoughts in a field or among parts), and none says so. What one expects is found as its first user would: by
 //! trying.
 
+mod known;
 mod message;
 mod probe;
 mod switch;
@@ -15,6 +16,7 @@ use super::form::Think;
 use super::request::{Message, RequestError, Role};
 use super::syntax::{Family, GENERIC, Thinking};
 use super::tools::Tool;
+pub use known::Descent;
 use probe::Habits;
 use switch::Switches;
 
