@@ -75,9 +75,13 @@ def chats(client):
         assert "".join(piece.choices[0].delta.content or "" for piece in pieces[:-1]) == whole
         assert pieces[0].choices[0].delta.role == "assistant"
         assert pieces[-1].choices == [] and pieces[-1].usage.completion_tokens == 12
-        with client.chat.completions.stream(**GREEDY) as stream:
+        # The client's own assembly takes a reply that the limit cuts off for an error: this one ends with its sentence.
+        sentence = {**GREEDY, "max_completion_tokens": 300, "stop": ["."]}
+        with client.chat.completions.stream(**sentence) as stream:
             text = "".join(event.delta for event in stream if event.type == "content.delta")
-            assert text == whole == stream.get_final_completion().choices[0].message.content
+            final = stream.get_final_completion().choices[0]
+        assert text == final.message.content and final.finish_reason == "stop", final
+        assert text == client.chat.completions.create(**sentence).choices[0].message.content
 
     @check
     def chats_several_times():
@@ -98,7 +102,7 @@ def chats(client):
     @check
     def calls_tools():
         for choice in ["required", {"type": "function", "function": {"name": "add"}}]:
-            request = {**GREEDY, "tools": [ADD], "tool_choice": choice, "max_completion_tokens": 80}
+            request = {**GREEDY, "tools": [ADD], "tool_choice": choice, "max_completion_tokens": 200}
             reply = client.chat.completions.create(**request, parallel_tool_calls=False)
             [call] = reply.choices[0].message.tool_calls
             assert reply.choices[0].finish_reason == "tool_calls" and call.function.name == "add"
@@ -173,17 +177,22 @@ def responds(client):
 
     @check
     def responds_in_events():
-        with client.responses.stream(**greedy) as stream:
+        # The client's own assembly knows of no end but `response.completed`: this answer ends with its sentence.
+        sentence = {**greedy, "max_output_tokens": 300, "extra_body": {"stop": ["."]}}
+        with client.responses.stream(**sentence) as stream:
             events = list(stream)
             final = stream.get_final_response()
         assert [event.sequence_number for event in events] == list(range(len(events)))
         text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
         assert text == final.output_text and events[0].type == "response.created", events
+        cut = list(client.responses.create(**greedy, stream=True))
+        assert cut[-1].type == "response.incomplete", cut[-1]
+        assert cut[-1].response.incomplete_details.reason == "max_output_tokens"
 
     @check
     def responds_with_calls_and_schemas():
         tool = {"type": "function", **ADD["function"]}
-        request = {**greedy, "max_output_tokens": 80}
+        request = {**greedy, "max_output_tokens": 200}
         reply = client.responses.create(**request, tools=[tool], tool_choice="required", parallel_tool_calls=False)
         [call] = [item for item in reply.output if item.type == "function_call"]
         assert call.name == "add" and set(json.loads(call.arguments)) == {"a", "b"}
