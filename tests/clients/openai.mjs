@@ -1,8 +1,7 @@
-// The real JavaScript client of OpenAI against a running `nfl serve` that has the tiny model as `stories`, and as `chatty`
-// with a chat template.
+// The real JavaScript client of OpenAI against `nfl serve`.
 //
-// An opt-in job: in a scratch folder `npm install openai`, copy this file there and run `URL=http://127.0.0.1:PORT node
-// openai.mjs`.
+// An opt-in job, since it needs the network once: in a scratch folder `npm install openai`, copy this file there, and run
+// `python3 .../tests/clients/served.py NFL STORIES.gguf node openai.mjs` in it.
 
 import assert from 'node:assert/strict'
 import OpenAI from 'openai'
@@ -19,11 +18,25 @@ for await (const piece of await client.chat.completions.create({ ...greedy, stre
 }
 assert.equal(text, whole.choices[0].message.content)
 
+// Room for a call: the tiny model dawdles before it.
+const roomy = { ...greedy, parallel_tool_calls: false, max_completion_tokens: 200 }
 const parameters = { type: 'object', properties: { a: { enum: [1, 2] } }, required: ['a'], additionalProperties: false }
 const tools = [{ type: 'function', function: { name: 'half', parameters } }]
-const stream = client.chat.completions.stream({ ...greedy, tools, tool_choice: 'required', parallel_tool_calls: false, max_completion_tokens: 80 })
-const called = await stream.finalChatCompletion()
-assert.ok([1, 2].includes(JSON.parse(called.choices[0].message.tool_calls[0].function.arguments).a))
+const stream = client.chat.completions.stream({ ...roomy, tools, tool_choice: 'required' })
+const called = (await stream.finalChatCompletion()).choices[0]
+assert.equal(called.finish_reason, 'tool_calls')
+const [call] = called.message.tool_calls
+assert.ok([1, 2].includes(JSON.parse(call.function.arguments).a))
+const answered = await client.chat.completions.create({
+  ...greedy, tools, tool_choice: 'none',
+  messages: [...messages, called.message, { role: 'tool', tool_call_id: call.id, content: '4' }],
+})
+assert.ok(answered.choices[0].message.content)
+
+const schema = { type: 'object', properties: { kind: { enum: ['cat', 'dog'] } }, required: ['kind'], additionalProperties: false }
+const response_format = { type: 'json_schema', json_schema: { name: 'pet', strict: true, schema } }
+const formed = await client.chat.completions.parse({ ...greedy, max_completion_tokens: 60, response_format })
+assert.ok(['cat', 'dog'].includes(formed.choices[0].message.parsed.kind))
 
 const completion = await client.completions.create({ model: 'stories', prompt: 'Once upon a time', max_tokens: 4, echo: true })
 assert.ok(completion.choices[0].text.startsWith('Once upon a time'))
@@ -43,4 +56,8 @@ for await (const model of client.models.list()) names.push(model.id)
 assert.ok(names.length >= 2)
 await assert.rejects(client.models.retrieve('none'), OpenAI.NotFoundError)
 await assert.rejects(client.chat.completions.create({ ...greedy, temperature: -1 }), OpenAI.BadRequestError)
+
+const endless = await client.completions.create({ model: 'stories', prompt: 'Once', max_tokens: 400, stream: true })
+for await (const _ of endless) endless.controller.abort()
+assert.ok(endless.controller.signal.aborted)
 console.log('all passed')

@@ -9,7 +9,6 @@ import json
 import math
 import pathlib
 import sys
-import urllib.request
 from typing import Literal
 
 # This file has the name of the package that it is about.
@@ -18,7 +17,7 @@ import openai  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parent))
-from serving import CHATML, Checks, Served, arguments  # noqa: E402
+from serving import Checks, Served, arguments, create_chatty  # noqa: E402
 
 program, file = arguments()
 check = Checks()
@@ -50,13 +49,6 @@ def fails(kind, call):
     except kind as error:
         return error
     raise AssertionError(f"no {kind.__name__}")
-
-
-def create(url):
-    """The tiny model with a chat template."""
-    body = {"model": "chatty", "from": "stories", "template": CHATML, "stream": False}
-    request = urllib.request.Request(f"{url}/api/create", json.dumps(body).encode())
-    assert json.load(urllib.request.urlopen(request))["status"] == "success"
 
 
 def chats(client):
@@ -245,7 +237,7 @@ async def asks_at_once(url):
 
 
 with Served(program, file) as served:
-    create(served.url)
+    create_chatty(served.url)
     with openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as one:
         for part in [chats, texts, responds, refuses]:
             part(one)

@@ -136,6 +136,13 @@ CHATML = (
 )
 
 
+def create_chatty(url):
+    """Makes the tiny model known as `chatty` too, with a chat template."""
+    body = {"model": "chatty", "from": "stories", "template": CHATML, "stream": False}
+    request = urllib.request.Request(f"{url}/api/create", json.dumps(body).encode())
+    assert json.load(urllib.request.urlopen(request))["status"] == "success"
+
+
 def parsed(text):
     """The JSON in a text."""
     return json.loads(text)
