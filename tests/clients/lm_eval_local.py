@@ -1,7 +1,7 @@
 """EleutherAI's lm-evaluation-harness (`local-completions`) against `nfl serve`, held to a second implementation of the model.
 
 An opt-in job, since it needs the network once: python3 -m venv VENV && VENV/bin/pip install "lm-eval[api]" transformers
-sentencepiece, then: VENV/bin/python tests/clients/lm_eval_local.py target/release/nfl
+sentencepiece protobuf, then: VENV/bin/python tests/clients/lm_eval_local.py target/release/nfl
 ../shared/material/derived/stories260K-llama-F32.gguf ../shared/material/derived/stories260K-hf-llama
 
 The task is a local one: a sentence and how it may go on. The judge is the model's checkpoint computed with numpy in double

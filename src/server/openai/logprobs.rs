@@ -1,6 +1,6 @@
 //! How likely tokens were, in the two forms that OpenAI has for it.
 
-use serde_json::{Map, Value};
+use serde_json::Map;
 
 use super::wire::{CompletionLogprobs, Logprob, Logprobs, TopLogprob};
 use crate::chat::{TokenChance, TokenChances};
@@ -72,12 +72,16 @@ impl TextLogprobs {
     pub(super) fn token(&mut self, token: &TokenChance, top: Option<&[TokenChance]>) {
         let pending = &mut self.pending;
         pending.tokens.push(text_of(token));
-        pending.token_logprobs.push(top.is_some().then(|| finite(token.logprob)));
+        let own = f64::from(finite(token.logprob));
+        pending.token_logprobs.push(top.is_some().then_some(own));
         pending.top_logprobs.push(top.map(|top| {
-            let chances = top.iter().chain([token]);
-            let entry =
-                |chance: &TokenChance| (text_of(chance), Value::from(finite(chance.logprob)));
-            chances.map(entry).collect::<Map<String, Value>>()
+            let mut found = Map::new();
+            for chance in top.iter().chain([token]) {
+                // The likelier of two tokens with one text comes first, and stays.
+                let logprob = f64::from(finite(chance.logprob));
+                found.entry(text_of(chance)).or_insert_with(|| logprob.into());
+            }
+            found
         }));
         pending.text_offset.push(self.offset);
         // A byte within a character begins none.
@@ -139,5 +143,17 @@ mod tests {
         assert_eq!(found.token_logprobs[..2], [None, Some(-1.0)]);
         let top = found.top_logprobs[1].as_ref().unwrap();
         assert_eq!((top["é!"].as_f64(), top["e"].as_f64()), (Some(-1.0), Some(-9999.0)));
+    }
+
+    #[test]
+    fn clients_find_the_likeliest_token_by_comparing_numbers() {
+        let (likely, unlikely) = (chance(2, b"a", -0.428_441_6), chance(3, b"a", -9.0));
+        for (token, is_likeliest) in [(&likely, true), (&unlikely, false)] {
+            let mut found = TextLogprobs::default();
+            found.token(token, Some(std::slice::from_ref(&likely)));
+            let written = serde_json::to_value(found.take()).unwrap();
+            let same = written["token_logprobs"][0] == written["top_logprobs"][0]["a"];
+            assert_eq!(same, is_likeliest, "{written}");
+        }
     }
 }

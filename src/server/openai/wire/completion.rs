@@ -34,8 +34,9 @@ pub(crate) struct CompletionChoice {
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(crate) struct CompletionLogprobs {
     pub(crate) tokens: Vec<String>,
-    /// Null for a token with nothing before it.
-    pub(crate) token_logprobs: Vec<Option<f32>>,
+    /// Null for a token with nothing before it. As exact as those of `top_logprobs`: clients compare the numbers to see
+    /// whether a token was the likeliest.
+    pub(crate) token_logprobs: Vec<Option<f64>>,
     /// Token by text; null for a token with nothing before it.
     pub(crate) top_logprobs: Vec<Option<Map<String, Value>>>,
     /// Where each token begins, in characters.
