@@ -34,6 +34,7 @@ enum Mode {
 }
 
 /// Reads a reply.
+#[expect(clippy::struct_excessive_bools, reason = "each is a circumstance of its own")]
 #[derive(Debug)]
 pub struct Stream {
     family: Option<&'static Family>,
