@@ -1,25 +1,22 @@
-//! Many clients at once: the total speed of nfl's worker against that of `llama-server` with as many slots.
+//! Many clients at once: `nfl serve` against `llama-server` with as many slots.
 //!
-//! usage: `cargo bench --bench clients -- FILE LLAMA_SERVER [CLIENTS [ROUNDS [PROMPT [TOKENS [THREADS]]]]]`
+//! usage: `cargo bench --bench clients -- FILE LLAMA_SERVER [CLIENTS [ROUNDS [PROMPT [TOKENS]]]]`
 //!
-//! Both load the same file and get the same prompts (token numbers, none shared between clients or rounds), all clients
-//! at once; rounds alternate, and the medians of generated tokens by wall time are compared. The server is reached over
-//! HTTP on loopback, one request a client and round; its replies are not streamed, which costs it less.
+//! Both load the same file, compute with the threads that nfl takes here, and get the same prompts (token numbers, none shared between clients or rounds) at
+//! `/completion`, all clients at once, over HTTP on loopback, one request a client and round; replies are streamed. Rounds
+//! alternate; compared are the medians of generated tokens by wall time, and of the time to a client's first token.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nfl::engine::frames::{Generation, Prompt};
-use nfl::engine::options::{ContextOptions, LoadRequest, ModelOptions};
-use nfl::engine::process::Engine;
 use nfl::term::Printer;
+use tempfile::TempDir;
 
-/// How long the server may take to load the model.
+/// How long a server may take to load the model.
 const LOADING: Duration = Duration::from_mins(2);
 
 #[derive(Clone, Copy)]
@@ -37,37 +34,63 @@ impl Plan {
         (self.prompt + self.tokens).next_multiple_of(256)
     }
 
-    /// A prompt that no other client and no other round has.
-    fn prompt(self, round: u32, client: u32) -> Vec<i32> {
+    /// A prompt that no other client and no other round has, as JSON.
+    fn prompt(self, round: u32, client: u32) -> String {
         let start = (round * self.clients + client) * 131;
-        (0..self.prompt)
-            .map(|index| 3 + ((start + index * index * 7 + index) % 20_000) as i32)
-            .collect()
+        let token = |index: u32| 3 + (start + index * index * 7 + index) % 20_000;
+        let tokens: Vec<String> = (0..self.prompt).map(|index| token(index).to_string()).collect();
+        tokens.join(",")
     }
 
-    /// Tokens a second of all clients together, each of which runs `ask` in a thread of its own.
-    fn measure(self, round: u32, ask: &(dyn Fn(Vec<i32>) + Sync)) -> f64 {
+    /// One round: tokens a second of all clients together, and the median of seconds to a client's first token.
+    fn measure(self, round: u32, server: &Server) -> (f64, f64) {
+        let firsts = Mutex::new(Vec::new());
         let start = Instant::now();
         thread::scope(|scope| {
             for client in 0..self.clients {
-                scope.spawn(move || ask(self.prompt(round, client)));
+                let firsts = &firsts;
+                scope.spawn(move || {
+                    let first = server.ask(&self.prompt(round, client), self.tokens);
+                    firsts.lock().expect("no client failed").push(first);
+                });
             }
         });
-        f64::from(self.clients * self.tokens) / start.elapsed().as_secs_f64()
+        let speed = f64::from(self.clients * self.tokens) / start.elapsed().as_secs_f64();
+        (speed, median(&mut firsts.into_inner().expect("no client failed")))
     }
 }
 
-/// The peer, ended when dropped.
+/// A server of either kind, ended when dropped.
 struct Server {
+    name: &'static str,
     process: Child,
     port: u16,
+    _home: Option<TempDir>,
 }
 
 impl Server {
-    fn start(program: &str, file: &str, plan: Plan) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let port = free.local_addr().expect("it is bound").port();
-        drop(free);
+    fn nfl(file: &str, plan: Plan) -> Self {
+        let home = tempfile::tempdir().expect("there is room for a home");
+        let program = env!("CARGO_BIN_EXE_nfl");
+        let nfl = |arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments).env("NFL_HOME", home.path()).stderr(Stdio::null());
+            command
+        };
+        let imported = nfl(&["import", file, "--name", "model", "--link", "in-place"]).status();
+        assert!(imported.expect("nfl starts").success(), "nfl imports the file");
+        let port = free_port();
+        let process = nfl(&["serve", "--host", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--parallel", &plan.clients.to_string()])
+            .args(["--ctx", &plan.context_tokens().to_string()])
+            .args(["--spec", "off"])
+            .spawn()
+            .expect("nfl starts");
+        Self { name: "nfl", process, port, _home: Some(home) }.ready()
+    }
+
+    fn llama(program: &str, file: &str, plan: Plan) -> Self {
+        let port = free_port();
         let slots = plan.clients.to_string();
         let context = (plan.context_tokens() * plan.clients).to_string();
         let threads = plan.threads.to_string();
@@ -78,38 +101,54 @@ impl Server {
             .stderr(Stdio::null())
             .spawn()
             .expect("llama-server starts");
-        let server = Self { process, port };
+        Self { name: "llama-server", process, port, _home: None }.ready()
+    }
+
+    fn ready(self) -> Self {
         let started = Instant::now();
-        while !server.request("GET /health HTTP/1.1", "").contains("200 OK") {
-            assert!(started.elapsed() < LOADING, "llama-server does not answer");
+        loop {
+            let mut answer = String::new();
+            if let Some(mut stream) = self.send("GET /health HTTP/1.1", "") {
+                let _ = stream.read_to_string(&mut answer);
+            }
+            if answer.contains("200 OK") {
+                return self;
+            }
+            assert!(started.elapsed() < LOADING, "{} does not answer", self.name);
             thread::sleep(Duration::from_millis(100));
         }
-        server
     }
 
-    fn ask(&self, prompt: &[i32], tokens: u32) {
-        let prompt: Vec<String> = prompt.iter().map(ToString::to_string).collect();
+    /// Asks for a reply of so many tokens; returns the seconds until the first one was there.
+    fn ask(&self, prompt: &str, tokens: u32) -> f64 {
         let body = format!(
-            r#"{{"prompt":[{}],"n_predict":{tokens},"temperature":0,"ignore_eos":true,"cache_prompt":false}}"#,
-            prompt.join(",")
+            r#"{{"prompt":[{prompt}],"n_predict":{tokens},"temperature":0,"ignore_eos":true,"cache_prompt":false,"stream":true}}"#
         );
-        let answer = self.request("POST /completion HTTP/1.1", &body);
+        let started = Instant::now();
+        let stream = self.send("POST /completion HTTP/1.1", &body).expect("it listens");
+        let mut first = None;
+        let mut last = String::new();
+        for line in BufReader::new(stream).lines() {
+            let line = line.expect("it answers");
+            if line.starts_with("data: {") {
+                first.get_or_insert_with(|| started.elapsed().as_secs_f64());
+                last = line;
+            }
+        }
         let expected = format!("\"tokens_predicted\":{tokens}");
-        assert!(answer.contains(&expected), "llama-server: {answer}");
+        assert!(last.contains(&expected), "{}: {last}", self.name);
+        first.expect("a reply has a first token")
     }
 
-    /// A request on a connection of its own; empty when there is no answer.
-    fn request(&self, line: &str, body: &str) -> String {
-        let mut answer = String::new();
-        if let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) {
-            let head = format!(
-                "{line}\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
-                body.len()
-            );
-            let sent = stream.write_all(format!("{head}{body}").as_bytes());
-            let _ = sent.and_then(|()| stream.read_to_string(&mut answer));
-        }
-        answer
+    /// Sends a request on a connection of its own; None when nobody listens.
+    fn send(&self, line: &str, body: &str) -> Option<TcpStream> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
+        let head = format!(
+            "{line}\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
+        Some(stream)
     }
 }
 
@@ -120,16 +159,9 @@ impl Drop for Server {
     }
 }
 
-fn worker(file: &str, plan: Plan) -> Engine {
-    let options = ContextOptions {
-        context_tokens: Some(plan.context_tokens()),
-        sequences: plan.clients,
-        ..ContextOptions::with_threads(plan.threads)
-    };
-    let load = LoadRequest::new(file, ModelOptions::default(), options);
-    let program = PathBuf::from(env!("CARGO_BIN_EXE_nfl"));
-    Engine::start(Path::new(&program), &load, &mut |_| ControlFlow::Continue(()))
-        .expect("the worker starts")
+fn free_port() -> u16 {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+    free.local_addr().expect("it is bound").port()
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -142,7 +174,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let [file, server, numbers @ ..] = arguments.as_slice() else {
-        let usage = "FILE LLAMA_SERVER [CLIENTS [ROUNDS [PROMPT [TOKENS [THREADS]]]]]";
+        let usage = "FILE LLAMA_SERVER [CLIENTS [ROUNDS [PROMPT [TOKENS]]]]";
         printer.say(&format!("usage: cargo bench --bench clients -- {usage}"));
         return ExitCode::SUCCESS;
     };
@@ -154,31 +186,30 @@ fn main() -> ExitCode {
         rounds: number(1, 5),
         prompt: number(2, 64),
         tokens: number(3, 64),
-        threads: number(4, nfl::hardware::default_threads()),
+        threads: nfl::hardware::default_threads(),
     };
-    let (engine, server) = (worker(file, plan), Server::start(server, file, plan));
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (ours, theirs) = (Server::nfl(file, plan), Server::llama(server, file, plan));
+    let (mut speeds, mut firsts) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     // The first round warms both up.
     for round in 0..=plan.rounds {
-        let us = plan.measure(round, &|prompt| {
-            let request = Generation::greedy(Prompt::Tokens(prompt), plan.tokens);
-            let request = Generation { ignore_end: true, ..request };
-            engine.generate(&request, &mut |_| ControlFlow::Continue(())).expect("it generates");
-        });
-        let them = plan.measure(round, &|prompt| server.ask(&prompt, plan.tokens));
-        if round > 0 {
-            ours.push(us);
-            theirs.push(them);
+        for (side, server) in [&ours, &theirs].into_iter().enumerate() {
+            let (speed, first) = plan.measure(round, server);
+            if round > 0 {
+                speeds[side].push(speed);
+                firsts[side].push(first * 1e3);
+            }
         }
     }
-    let (us, them) = (median(&mut ours), median(&mut theirs));
+    let [us, them] = speeds.each_mut().map(|speeds| median(speeds));
+    let [our_first, their_first] = firsts.each_mut().map(|firsts| median(firsts));
     let line = format!(
-        "{} clients, {} + {} tokens each, {} threads: nfl {us:.2} tokens/s, llama-server {them:.2} tokens/s, ratio {:.4}",
+        "{} clients, {} + {} tokens each, {} threads: nfl {us:.2} tokens/s, llama-server {them:.2}, ratio {:.3}; \
+         first token {our_first:.1} ms, {their_first:.1} ms",
         plan.clients,
         plan.prompt,
         plan.tokens,
         plan.threads,
-        us / them
+        us / them,
     );
     printer.line(&line).expect("stdout is open");
     ExitCode::SUCCESS

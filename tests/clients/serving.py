@@ -20,8 +20,8 @@ import urllib.request
 class Served:
     """`nfl serve` with the file as the model `stories`; ends with the block."""
 
-    def __init__(self, program, file):
-        self.program, self.file = program, file
+    def __init__(self, program, file, quiet=False):
+        self.program, self.file, self.quiet = program, file, quiet
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -31,7 +31,7 @@ class Served:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = [self.program, "serve", "--host", "127.0.0.1", "--port", str(port)]
-        self.process = subprocess.Popen(command, env=environment)
+        self.process = subprocess.Popen(command + ["--log-level", "error"] * self.quiet, env=environment)
         self.url = f"http://127.0.0.1:{port}"
         for _ in range(200):
             try:
