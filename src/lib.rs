@@ -17,6 +17,7 @@
 //! | 4 | [`eval`] | how good a model is, and how fast: perplexity, speeds |
 //! | 3 | [`chat`] | a conversation in, a stream of events out |
 //! | 2 | [`engine`] | llama.cpp behind a worker process; the only `unsafe` besides mmap |
+//! | 2 | [`training`] | gradients and optimisers for adapters on a frozen base |
 //! | 1 | [`hardware`] | what this machine has |
 //! | 1 | [`store`] | the models of this machine, by name |
 //! | 0 | [`settings`], [`term`] | the environment; talking to the person |
@@ -38,3 +39,4 @@ pub mod server;
 pub mod settings;
 pub mod store;
 pub mod term;
+pub mod training;
