@@ -5,6 +5,7 @@
 //! tensors, matrix products and GGUF's blocks; its autograd, which drops gradients at quantised and fused operations
 //! without a word, is not used.
 
+pub mod base;
 pub mod block;
 pub mod decoder;
 pub mod linear;
