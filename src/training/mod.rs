@@ -11,4 +11,7 @@ pub mod decoder;
 pub mod linear;
 pub mod lora;
 pub mod ops;
+pub mod optimizer;
+pub mod samples;
+pub mod trainer;
 pub mod weight;
