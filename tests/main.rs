@@ -26,6 +26,7 @@ mod run;
 mod serve;
 mod store;
 mod tokenizers;
+mod training;
 mod vulkan;
 mod web;
 mod wire;

@@ -8,10 +8,12 @@
 pub mod base;
 pub mod block;
 pub mod decoder;
+pub mod files;
 pub mod linear;
 pub mod lora;
 pub mod ops;
 pub mod optimizer;
 pub mod samples;
+pub mod targets;
 pub mod trainer;
 pub mod weight;
