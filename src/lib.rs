@@ -35,6 +35,7 @@ pub mod engine;
 pub mod eval;
 pub mod hardware;
 pub mod hub;
+pub mod learn;
 pub mod server;
 pub mod settings;
 pub mod store;
