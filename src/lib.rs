@@ -15,6 +15,7 @@
 //! | 6 | [`cli`] | what can be typed, one file a command |
 //! | 5 | [`server`] | the dialects that clients speak, over HTTP |
 //! | 4 | [`eval`] | how good a model is, and how fast: perplexity, speeds |
+//! | 4 | [`learn`] | teaching a model: data, runs, outputs |
 //! | 3 | [`chat`] | a conversation in, a stream of events out |
 //! | 2 | [`engine`] | llama.cpp behind a worker process; the only `unsafe` besides mmap |
 //! | 2 | [`training`] | gradients and optimisers for adapters on a frozen base |

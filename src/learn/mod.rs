@@ -1,5 +1,15 @@
 //! Teaching a model: from a file of examples to an adapter.
 
+pub mod checkpoint;
+mod course;
 pub mod data;
+mod error;
+mod order;
+pub mod outputs;
+mod run;
+pub mod spans;
 
 pub use data::{DataError, Example, Turns};
+pub use error::LearnError;
+pub use order::{Order, Outcome, Report};
+pub use run::learn;
