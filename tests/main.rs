@@ -13,6 +13,7 @@ mod doctor;
 mod embed;
 mod engine;
 mod experts;
+mod finetune;
 mod fit;
 mod fixture;
 mod hostile;

@@ -62,6 +62,7 @@ fn help_texts_are_as_reviewed() {
         "create",
         "doctor",
         "embed",
+        "finetune",
         "fit",
         "import",
         "keys",

@@ -10,6 +10,7 @@ mod descent;
 mod doctor;
 mod embed;
 mod failure;
+mod finetune;
 mod fit;
 mod guessing;
 mod import;
@@ -90,6 +91,7 @@ enum Command {
     Audit(audit::Arguments),
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
+    Finetune(finetune::Arguments),
     Bench(Box<bench::Arguments>),
     Fit(Box<fit::Arguments>),
     Tune(tune::Arguments),
@@ -137,6 +139,7 @@ impl Command {
                 std::iter::once(&mut arguments.model).chain(&mut arguments.draft).collect()
             }
             Self::Tune(arguments) => vec![&mut arguments.file],
+            Self::Finetune(arguments) => vec![&mut arguments.model],
             Self::Embed(arguments) => vec![&mut arguments.file],
             Self::Rerank(arguments) => vec![&mut arguments.file],
             Self::Run(arguments) => arguments.guessing.draft.iter_mut().collect(),
@@ -156,6 +159,7 @@ fn dispatch(mut command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Serve(arguments) => serve::run(&arguments, printer),
         Command::Keys(arguments) => keys::run(&arguments, printer),
         Command::Audit(arguments) => audit::run(&arguments, printer),
+        Command::Finetune(arguments) => finetune::run(&arguments, printer),
         Command::Search(arguments) => search::run(&arguments, printer),
         Command::Outdated(arguments) => outdated::run(&arguments, printer),
         Command::List(arguments) => list::run(&arguments, printer),

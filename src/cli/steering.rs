@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::engine::steering::{AdapterUse, ControlUse, Steering};
+use crate::learn::outputs;
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Adapters")]
 pub(super) struct SteeringArguments {
-    /// A LoRA adapter (GGUF) and how strongly it acts, 1 unless given; may be given several times.
-    #[arg(long, value_name = "FILE[=SCALE]", value_parser = scaled)]
+    /// A LoRA adapter (GGUF, or a folder of `nfl finetune`) and how strongly it acts, 1 unless given; may be given several
+    /// times.
+    #[arg(long, value_name = "FILE|DIR[=SCALE]", value_parser = adapter)]
     adapter: Vec<(PathBuf, f32)>,
     /// A control vector (GGUF) and how strongly it acts, 1 unless given; may be given several times.
     #[arg(long, value_name = "FILE[=SCALE]", value_parser = scaled)]
@@ -47,6 +49,19 @@ impl SteeringArguments {
     pub(super) fn files(&self) -> Vec<PathBuf> {
         self.adapter.iter().chain(&self.control_vector).map(|(path, _)| path.clone()).collect()
     }
+}
+
+/// An adapter's file, and a scale where one is given; of a folder the adapter in it.
+fn adapter(text: &str) -> Result<(PathBuf, f32), String> {
+    let (path, scale) = scaled(text)?;
+    if !path.is_dir() {
+        return Ok((path, scale));
+    }
+    let file = path.join(outputs::GGUF_FILE);
+    if !file.is_file() {
+        return Err(format!("there is no {} in {}", outputs::GGUF_FILE, path.display()));
+    }
+    Ok((file, scale))
 }
 
 /// A path, and a scale where the text behind the last `=` is a number. The worker may run in another
