@@ -18,10 +18,10 @@ import urllib.request
 
 
 class Served:
-    """`nfl serve` with the file as the model `stories`; ends with the block."""
+    """`nfl serve` with the file as the model `stories`, and with further words; ends with the block."""
 
-    def __init__(self, program, file, quiet=False):
-        self.program, self.file, self.quiet = program, file, quiet
+    def __init__(self, program, file, *words):
+        self.program, self.file, self.words = program, file, words
 
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -30,8 +30,8 @@ class Served:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        command = [self.program, "serve", "--host", "127.0.0.1", "--port", str(port)]
-        self.process = subprocess.Popen(command + ["--log-level", "error"] * self.quiet, env=environment)
+        command = [self.program, "serve", "--host", "127.0.0.1", "--port", str(port), *self.words]
+        self.process = subprocess.Popen(command, env=environment)
         self.url = f"http://127.0.0.1:{port}"
         for _ in range(200):
             try:

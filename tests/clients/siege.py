@@ -111,7 +111,7 @@ def main():
     program, file = [str(pathlib.Path(word).resolve()) for word in sys.argv[1:3]]
     requests = int(sys.argv[3]) if len(sys.argv) == 4 else 10_000
     random.seed(1)
-    with Served(program, file, quiet=True) as served:
+    with Served(program, file, "--log-level", "error") as served:
         port = int(served.url.rsplit(":", 1)[1])
         statuses, looks, over = {}, {"/": [], "/metrics": []}, threading.Event()
         lock, kinds = threading.Lock(), iter([random.randrange(10) for _ in range(requests)])
