@@ -13,7 +13,7 @@ pub mod template;
 pub mod tools;
 
 pub use event::{Event, TokenChance, TokenChances};
-pub use form::{Effort, Format, Think};
+pub use form::{Effort, Format, Think, Turn};
 pub use request::{Input, Message, Request, RequestError, Role};
 pub use responder::{ChatError, Responder};
 pub use template::{Capabilities, Descent};
@@ -23,3 +23,5 @@ pub use tools::{Choice, Tool, ToolCall, Tools};
 mod grammar_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turn_tests;

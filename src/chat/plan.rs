@@ -1,7 +1,7 @@
 //! What a reply must be, decided before it begins: the grammar that holds it to its tools and its form.
 
-use super::form::{Format, Think};
-use super::request::{Request, RequestError};
+use super::form::{Format, Think, Turn};
+use super::request::{Input, Request, RequestError};
 use super::syntax::{Family, GENERIC, Thinking, Writer};
 use super::template::Template;
 use super::tools::{Choice, Tool};
@@ -18,10 +18,35 @@ pub(super) struct Plan {
     pub(super) thinking: Option<&'static Thinking>,
     /// What of the reply's notation stands in the prompt already.
     pub(super) begun: &'static str,
+    /// Whether the prompt ends within what the reply says.
+    pub(super) speaks: bool,
     /// What it is held to; None for what the request's sampling says.
     pub(super) constraint: Option<(Constraint, Vec<Trigger>)>,
     /// Special tokens whose texts its notation needs.
     pub(super) shown: Vec<i32>,
+}
+
+/// What of a reply stands in the conversation already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begun<'r> {
+    /// Nothing.
+    Nothing,
+    /// Some of what it thinks.
+    Thoughts(&'r str),
+    /// Some of what it says.
+    Text,
+}
+
+impl<'r> Begun<'r> {
+    pub(super) fn of(request: &'r Request) -> Self {
+        match &request.input {
+            Input::Conversation(messages) if request.turn == Turn::Same => match messages.last() {
+                Some(last) if last.content.is_empty() => Self::Thoughts(&last.thinking),
+                _ => Self::Text,
+            },
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// The notation of calls for a request; None when no tool is offered.
@@ -56,8 +81,14 @@ impl Plan {
             return Err(RequestError::Tools("only a conversation can have any".to_owned()));
         }
         check(request)?;
-        let drafting =
-            Drafting { request, control: &[], may_think: None, thinks: false, has_begun: false };
+        let drafting = Drafting {
+            request,
+            control: &[],
+            may_think: None,
+            thinks: false,
+            has_begun: false,
+            speaks: false,
+        };
         Ok(Self { constraint: drafting.without_tools()?, ..Self::default() })
     }
 
@@ -74,9 +105,17 @@ impl Plan {
         let family = family(template, request)?;
         let thinking = template.thinking;
         check(request)?;
-        let thinks = template.has_begun_to_think(prompt);
+        let state = Begun::of(request);
+        let speaks = state == Begun::Text;
+        // A text that has begun is no call where calls have no sign of their own.
+        let family = family.filter(|family| !(speaks && family.is_bare));
+        let thinks = match state {
+            Begun::Nothing => template.has_begun_to_think(prompt),
+            Begun::Thoughts(_) => true,
+            Begun::Text => false,
+        };
         let family_begun = family.map_or("", |family| family.begun).trim_end().to_owned();
-        let has_begun = !family_begun.is_empty() && prompt.ends_with(&family_begun);
+        let has_begun = !speaks && !family_begun.is_empty() && prompt.ends_with(&family_begun);
         let begun = match (thinking, family) {
             (Some(thinking), _) if thinks => thinking.open,
             (_, Some(family)) if has_begun => family.begun,
@@ -85,8 +124,9 @@ impl Plan {
         let is_closed =
             |thinking: &&Thinking| prompt.trim_end().ends_with(thinking.close.trim_end());
         let may_think = thinking
-            .filter(|thinking| request.think != Think::Off && (thinks || !is_closed(thinking)));
-        let drafting = Drafting { request, control, may_think, thinks, has_begun };
+            .filter(|_| !speaks && request.think != Think::Off)
+            .filter(|thinking| thinks || !is_closed(thinking));
+        let drafting = Drafting { request, control, may_think, thinks, has_begun, speaks };
         let constraint = match family {
             Some(family) => Some(drafting.with_tools(family)?),
             None => drafting.without_tools()?,
@@ -97,7 +137,7 @@ impl Plan {
             !token.text.is_empty() && texts.iter().any(|text| text.contains(&*token.text))
         };
         let shown = control.iter().filter(is_needed).map(|token| token.id).collect();
-        Ok(Self { family, thinking, begun, constraint, shown })
+        Ok(Self { family, thinking, begun, speaks, constraint, shown })
     }
 }
 
@@ -120,6 +160,29 @@ fn check(request: &Request) -> Result<(), RequestError> {
     Ok(())
 }
 
+/// Refuses what a reply that has begun cannot be held to any more.
+///
+/// # Errors
+/// [`RequestError`] names what contradicts the beginning.
+pub(super) fn check_begun(template: &Template, request: &Request) -> Result<(), RequestError> {
+    match Begun::of(request) {
+        Begun::Thoughts(_) if template.thinking.is_none() => {
+            Err(RequestError::Think("the model's template knows no thinking".to_owned()))
+        }
+        Begun::Thoughts(_) if request.think == Think::Off => {
+            let reason = "the last message is a thought, with which the model goes on";
+            Err(RequestError::Think(reason.to_owned()))
+        }
+        Begun::Text if request.format != Format::Text || request.sampling.constraint.is_some() => {
+            Err(RequestError::Format("the reply has begun without one".to_owned()))
+        }
+        Begun::Text if is_forced(request) && request.tools.are_offered() => {
+            Err(RequestError::Tools("the reply has begun as a text".to_owned()))
+        }
+        Begun::Nothing | Begun::Thoughts(_) | Begun::Text => Ok(()),
+    }
+}
+
 /// What a constraint is made from.
 struct Drafting<'a> {
     request: &'a Request,
@@ -130,6 +193,8 @@ struct Drafting<'a> {
     thinks: bool,
     /// Whether the family's notation has begun in the prompt.
     has_begun: bool,
+    /// Whether the prompt ends within what the reply says.
+    speaks: bool,
 }
 
 type Draft = (Constraint, Vec<Trigger>);
@@ -144,6 +209,9 @@ impl Drafting<'_> {
     }
 
     fn text_open(&self, writer: &Writer<'_>, family: Option<&Family>) -> String {
+        if self.speaks {
+            return String::new();
+        }
         let of_family = family.map_or("", |family| {
             let begun = if self.has_begun { family.begun } else { "" };
             family.text_open.strip_prefix(begun).unwrap_or(family.text_open)

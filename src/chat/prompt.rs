@@ -105,6 +105,11 @@ impl<'v> Shield<'v> {
         None
     }
 
+    /// A word that nothing that was looked at contains, and no stand-in is.
+    pub(super) fn mark(&self) -> String {
+        format!("{}end", self.word)
+    }
+
     /// Whether nothing was taken out.
     pub(super) fn is_empty(&self) -> bool {
         self.taken.is_empty()

@@ -4,7 +4,7 @@ use nfl_models::Hint;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-use super::form::{Format, Think};
+use super::form::{Format, Think, Turn};
 use super::tools::{ToolCall, Tools};
 
 use crate::engine::llama::TOP_LOGPROBS_MAX;
@@ -113,6 +113,7 @@ pub struct Request {
     pub(super) tools: Tools,
     pub(super) format: Format,
     pub(super) think: Think,
+    pub(super) turn: Turn,
     pub(super) template_variables: Map<String, Value>,
     pub(super) client: u64,
 }
@@ -144,6 +145,9 @@ pub enum RequestError {
     /// A wish about thinking that the model cannot fulfil.
     #[error("thinking: {0}")]
     Think(String),
+    /// A last message that the model cannot go on with.
+    #[error("the last message cannot be continued: {0}")]
+    Turn(&'static str),
 }
 
 impl Hint for RequestError {
@@ -163,6 +167,7 @@ impl Hint for RequestError {
             }
             Self::Format(_) => Some("ask for a form that can be enforced".to_owned()),
             Self::Think(_) => Some("leave the choice to the model".to_owned()),
+            Self::Turn(_) => Some("end the conversation with the user's message".to_owned()),
         }
     }
 }
@@ -204,6 +209,7 @@ impl Request {
             tools: Tools::default(),
             format: Format::Text,
             think: Think::Default,
+            turn: Turn::Next,
             template_variables: Map::new(),
             client: 0,
         })
@@ -233,6 +239,35 @@ impl Request {
     #[must_use]
     pub fn think(self, think: Think) -> Self {
         Self { think, ..self }
+    }
+
+    /// The same request, whose reply begins there in the conversation. A last message that says nothing is left out when
+    /// it is to be continued: the reply is a turn of its own then.
+    ///
+    /// # Errors
+    /// [`RequestError::Turn`] when the last message is not one that the model can go on with.
+    pub fn turn(mut self, turn: Turn) -> Result<Self, RequestError> {
+        let Input::Conversation(messages) = &mut self.input else { return Ok(self) };
+        self.turn = turn;
+        if turn != Turn::Same {
+            return Ok(self);
+        }
+        let is_own = |message: &Message| message.role == Role::Assistant;
+        match messages.as_slice() {
+            [.., last] if !is_own(last) => Err(RequestError::Turn("it is not the model's own")),
+            [.., last] if !last.tool_calls.is_empty() => {
+                Err(RequestError::Turn("it calls tools, whose results come next"))
+            }
+            [.., before, _] if is_own(before) => {
+                Err(RequestError::Turn("the one before it is the model's own, too"))
+            }
+            [_, .., last] if last.content.is_empty() && last.thinking.is_empty() => {
+                messages.pop();
+                self.turn = Turn::Next;
+                Ok(self)
+            }
+            _ => Ok(self),
+        }
     }
 
     /// The same request, with further variables for the chat template.

@@ -13,7 +13,8 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::event::{Event, TokenChance, TokenChances};
-use super::plan::{self, Plan};
+use super::form::Turn;
+use super::plan::{self, Begun, Plan};
 use super::prompt::{self, Shield};
 use super::request::{Input, Message, Request, RequestError};
 use super::syntax::{Piece, Stream};
@@ -168,6 +169,9 @@ impl Responder {
         let tools = if plan.family.is_some() { &*request.tools.list } else { &[] };
         let mut stream = Stream::new(plan.family, plan.thinking, tools);
         let mut pieces = Vec::new();
+        if plan.speaks {
+            stream.go_on();
+        }
         stream.push(plan.begun, &mut |piece| pieces.push(piece));
         let mut is_heard = true;
         let done = self.runner.generate(&generation, cancel, &mut |event| {
@@ -312,6 +316,7 @@ impl Responder {
     ) -> Result<(String, Shield<'_>), ChatError> {
         let template = self.template.as_ref().ok_or(ChatError::NoTemplate)?;
         template.check_think(request.think, request.tools.are_offered())?;
+        plan::check_begun(template, request)?;
         let mut tools = None;
         let mut messages = match plan::family(template, request)? {
             None => template.messages(messages),
@@ -333,7 +338,20 @@ impl Responder {
             begin: self.begin().unwrap_or(""),
             end: self.info().end.as_ref().map_or("", |token| token.text.as_str()),
         };
-        Ok((template.render(&messages, tools, &setting, true)?, shield))
+        let text = match Begun::of(request) {
+            Begun::Nothing => {
+                template.render(&messages, tools, &setting, request.turn != Turn::Unopened)?
+            }
+            Begun::Thoughts(thoughts) => {
+                messages.pop();
+                let mut thoughts = Value::from(thoughts);
+                shield.cover(&mut thoughts);
+                let thoughts = thoughts.as_str().unwrap_or_default();
+                template.render_thoughts(&messages, tools, &setting, thoughts)?
+            }
+            Begun::Text => template.render_begun(&messages, tools, &setting, &shield.mark())?,
+        };
+        Ok((text, shield))
     }
 }
 

@@ -83,6 +83,11 @@ impl Stream {
         }
     }
 
+    /// The reply goes on with a text: what it thinks, or a call without a sign of its own, cannot begin here.
+    pub fn go_on(&mut self) {
+        self.is_fresh = false;
+    }
+
     /// Adds text, and tells what is certain.
     pub fn push(&mut self, text: &str, on_piece: &mut dyn FnMut(Piece)) {
         self.held.push_str(text);

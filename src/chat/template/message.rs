@@ -161,6 +161,22 @@ fn object(message: &Message, messages: &[Message], habits: &Habits, joins: bool)
     Value::Object(fields)
 }
 
+/// What a message says, as far as its content is a text.
+pub(super) fn text(message: &Value) -> &str {
+    let content = &message["content"];
+    let part = content.as_array().and_then(|parts| parts.last()).map(|part| &part["text"]);
+    part.unwrap_or(content).as_str().unwrap_or_default()
+}
+
+/// Puts a word behind what a message says.
+pub(super) fn append(message: &mut Value, word: &str) {
+    let text = Value::String(format!("{}{word}", text(message)));
+    match message["content"].as_array_mut().and_then(|parts| parts.last_mut()) {
+        Some(part) => part["text"] = text,
+        None => message["content"] = text,
+    }
+}
+
 fn one_call(call: &ToolCall, habits: &Habits) -> Value {
     let arguments = Value::Object(call.arguments.clone());
     let arguments =

@@ -119,6 +119,51 @@ impl Template {
         Ok(text)
     }
 
+    /// The text of messages up to the end of what the last one, which is the model's own, says. None of them contains
+    /// `mark`.
+    pub(super) fn render_begun(
+        &self,
+        messages: &[Value],
+        tools: Option<Value>,
+        setting: &Setting<'_>,
+        mark: &str,
+    ) -> Result<String, TemplateError> {
+        let mut marked = messages.to_vec();
+        if let Some(last) = marked.last_mut() {
+            message::append(last, mark);
+        }
+        let shown = self.render(&marked, tools.clone(), setting, false);
+        if let Ok(mut text) = shown
+            && let Some(end) = text.rfind(mark)
+        {
+            text.truncate(end);
+            return Ok(text);
+        }
+        // It refuses or leaves out such a message: what the message says follows the opening of a turn.
+        let (last, before) = messages.split_last().map_or((None, messages), |(l, b)| (Some(l), b));
+        let text = self.render(before, tools, setting, true)?;
+        let mut text = if self.has_begun_to_think(&text) { self.closed(text, false) } else { text };
+        text.push_str(last.map_or("", message::text));
+        Ok(text)
+    }
+
+    /// The text of messages up to the end of these thoughts, with which the model's turn begins.
+    pub(super) fn render_thoughts(
+        &self,
+        messages: &[Value],
+        tools: Option<Value>,
+        setting: &Setting<'_>,
+        thoughts: &str,
+    ) -> Result<String, TemplateError> {
+        let mut text = self.render(messages, tools, setting, true)?;
+        if let Some(thinking) = self.thinking.filter(|_| !self.has_begun_to_think(&text)) {
+            text.push_str(thinking.open);
+            text.push_str(if thinking.then.is_empty() { "\n" } else { "" });
+        }
+        text.push_str(thoughts);
+        Ok(text)
+    }
+
     /// Messages as the template expects them.
     pub(super) fn messages(&self, messages: &[Message]) -> Vec<Value> {
         let family = self.family.unwrap_or(&GENERIC);
