@@ -21,6 +21,7 @@ mod problem;
 mod reply;
 mod routes;
 mod security;
+mod which;
 
 use std::io;
 use std::net::SocketAddr;

@@ -104,6 +104,27 @@ fn a_model_that_is_not_named_is_the_only_one() {
 }
 
 #[test]
+fn files_of_the_machine_are_nobodys_to_name() {
+    let served = Served::fake();
+    let file = served.home().join("chat.gguf");
+    for name in [file.to_str().unwrap(), "file:chat.gguf", "./chat.gguf"] {
+        let messages = json!([{"role": "user", "content": "Hi"}]);
+        let body = json!({"model": name, "prompt": "Hi", "content": "Hi", "tokens": [1], "input_prefix": "a",
+            "messages": messages, "max_tokens": 1, "input": "Hi", "query": "a", "documents": ["b"]});
+        for path in
+            ["/completion", "/infill", "/tokenize", "/detokenize", "/generate", "/apply-template"]
+        {
+            assert_eq!(served.post(path, &body).status, 404, "{path} {name}");
+        }
+        let anthropic = json!({"model": name, "messages": messages, "max_tokens": 1});
+        for path in ["/v1/messages", "/v1/messages/count_tokens"] {
+            assert_eq!(served.post(path, &anthropic).status, 404, "{path} {name}");
+        }
+        assert_eq!(served.get(&format!("/props?model={name}")).status, 404, "{name}");
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_refused() {
     let served = Served::fake();
     let refused = |extra: &Value| {

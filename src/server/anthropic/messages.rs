@@ -10,12 +10,12 @@ use super::blocks::Blocks;
 use super::convert::Asked;
 use super::{failure, ids, wire};
 use crate::chat::Event;
-use crate::chat::pool::Ask;
 use crate::engine::frames::Done;
 use crate::server::Server;
 use crate::server::body::{self, EVENTS, Lines, Raw};
 use crate::server::problem::{Kind, Problem};
 use crate::server::reply::{Reply, Step, blocking};
+use crate::server::which;
 
 /// A message on its way.
 #[derive(Debug)]
@@ -50,13 +50,15 @@ async fn begin(
     if wire.max_tokens.is_none() {
         return Err(Problem::invalid("max_tokens: Field required"));
     }
-    let (model, streams) = (wire.model.clone(), wire.stream);
+    let (name, streams) = (wire.model.clone(), wire.stream);
     let asked = Arc::new(Asked::new(wire)?);
+    let pool = Arc::clone(server);
+    let model = blocking(move || which::named(&pool.pool, Some(&name))).await?;
     let own = Arc::clone(&asked);
-    let mut reply = Reply::start(server, Ask::new(&model), move |lease| own.request(lease));
+    let mut reply = Reply::start(server, model.ask(), move |lease| own.request(lease));
     reply.begin().await?;
     let (id, blocks) = (ids::new("msg_"), Blocks::default());
-    Ok((Writing { id, model, asked, reply, blocks }, streams))
+    Ok((Writing { id, model: model.asked, asked, reply, blocks }, streams))
 }
 
 fn read(raw: Result<Raw, Response>) -> Result<wire::Request, Problem> {
@@ -189,7 +191,7 @@ async fn count(server: Arc<Server>, raw: Result<Raw, Response>) -> Result<usize,
     let model = wire.model.clone();
     let asked = Asked::new(wire)?;
     let work = move || {
-        let lease = server.pool.acquire(&Ask::new(model))?;
+        let lease = which::lease(&server, Some(&model))?;
         Ok(lease.prompt_tokens(&asked.request(&lease)?)?.len())
     };
     blocking(work).await

@@ -10,14 +10,15 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::{failure, which, wire};
-use crate::chat::pool::{Ask, Lease};
+use super::{failure, wire};
+use crate::chat::pool::Lease;
 use crate::chat::{Event, Input, Message, Request, Role};
 use crate::engine::options::Sampling;
 use crate::server::Server;
 use crate::server::body::Raw;
 use crate::server::problem::Problem;
 use crate::server::reply::{Reply, Step, blocking};
+use crate::server::which::{self, Named};
 
 /// The confidence from which on an answer stands alone.
 const CONFIDENT: f64 = 0.7;
@@ -59,15 +60,15 @@ async fn answer(server: &Arc<Server>, asked: wire::Generate) -> Result<Value, Pr
     }
     let pool = Arc::clone(server);
     let model = asked.model.clone();
-    let name = blocking(move || which::name(&pool.pool, model.as_deref())).await?;
+    let model = blocking(move || which::named(&pool.pool, model.as_deref())).await?;
     let asked = Arc::new(asked);
-    let first = collect(start(server, &name, &asked, 0)).await?;
+    let first = collect(start(server, &model, &asked, 0)).await?;
     let mut tokens_used = first.tokens;
     let confidence = first.confidence();
     let mut alternatives = None;
     if confidence < CONFIDENT {
         let replies: Vec<Reply> =
-            (1..=others).map(|copy| start(server, &name, &asked, copy)).collect();
+            (1..=others).map(|copy| start(server, &model, &asked, copy)).collect();
         let mut texts: Vec<String> = Vec::new();
         for reply in replies {
             let other = collect(reply).await?;
@@ -85,14 +86,14 @@ async fn answer(server: &Arc<Server>, asked: wire::Generate) -> Result<Value, Pr
         "reasoning_steps": steps(&first.thinking),
         "alternatives": alternatives,
         "tokens_used": tokens_used,
-        "model": name,
+        "model": model.asked,
     }))
 }
 
 /// Asks for the answer (`copy` 0) or for one of the others.
-fn start(server: &Arc<Server>, name: &str, asked: &Arc<wire::Generate>, copy: u32) -> Reply {
+fn start(server: &Arc<Server>, model: &Named, asked: &Arc<wire::Generate>, copy: u32) -> Reply {
     let asked = Arc::clone(asked);
-    Reply::start(server, Ask::new(name), move |lease| request(lease, &asked, copy))
+    Reply::start(server, model.ask(), move |lease| request(lease, &asked, copy))
 }
 
 fn request(lease: &Lease, asked: &wire::Generate, copy: u32) -> Result<Request, Problem> {

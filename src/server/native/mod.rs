@@ -10,7 +10,6 @@ mod metrics;
 mod prompt;
 mod props;
 mod tokens;
-mod which;
 mod wire;
 
 use std::sync::Arc;

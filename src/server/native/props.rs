@@ -10,12 +10,13 @@ use nfl_models::template;
 use serde_json::{Value, json};
 
 use super::completion::{model_name, settings};
-use super::{failure, which};
+use super::failure;
 use crate::chat::pool::{Lease, Sight};
 use crate::engine::frames::SpecialToken;
 use crate::server::Server;
 use crate::server::problem::{Kind, Problem};
 use crate::server::reply::blocking;
+use crate::server::which;
 use crate::store::Reference;
 
 type Asked = Query<HashMap<String, String>>;

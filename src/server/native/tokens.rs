@@ -7,12 +7,13 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::prompt::Prompt;
-use super::{failure, which, wire};
+use super::{failure, wire};
 use crate::chat::pool::Lease;
 use crate::server::Server;
 use crate::server::body::Raw;
 use crate::server::problem::Problem;
 use crate::server::reply::blocking;
+use crate::server::which;
 
 pub(super) async fn tokenize(State(server): State<Arc<Server>>, raw: Raw) -> Response {
     let result = match raw.parse::<wire::Tokenize>() {

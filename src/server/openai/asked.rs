@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value};
 
 use super::fields::Fields;
-use super::models::{self, Named};
+use super::models;
 use super::refusal::{Answer, Refusal};
 use super::sampling::Tuning;
 use crate::chat::pool::Lease;
@@ -14,6 +14,7 @@ use crate::chat::{Input, Message, Request, Role, carried};
 use crate::engine::options::Sampling;
 use crate::server::Server;
 use crate::server::problem::Problem;
+use crate::server::which::Named;
 
 /// Replies to one prompt.
 const CHOICES_MAX: usize = 128;

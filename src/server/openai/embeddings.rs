@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::fields::Fields;
-use super::models::{self, Named};
+use super::models;
 use super::prompt::{self, Prompt};
 use super::refusal::{Answer, Refusal};
 use super::timings::prompt_usage;
@@ -21,6 +21,7 @@ use crate::server::Server;
 use crate::server::body;
 use crate::server::problem::Problem;
 use crate::server::reply::{self, blocking};
+use crate::server::which::Named;
 
 /// Texts to embed.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! `GET /v1/models`: every stored model, and the one that is meant when none is named.
+//! `GET /v1/models`: every stored model, and the one that a request is for.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use axum::response::Response;
 use super::fields::Fields;
 use super::refusal::{Answer, Refusal};
 use super::wire::{Meta, Model, Models, Status};
-use crate::chat::pool::{Ask, LoadedModel};
+use crate::chat::pool::LoadedModel;
 use crate::server::Server;
 use crate::server::body;
-use crate::server::problem::Problem;
 use crate::server::reply::blocking;
-use crate::store::{Manifest, Reference, Wanted};
+use crate::server::which::{self, Named};
+use crate::store::{Manifest, Reference};
 
 pub(super) async fn list(State(server): State<Arc<Server>>) -> Answer<Response> {
     let data = blocking(move || {
@@ -37,70 +37,16 @@ pub(super) async fn show(
     });
     match found.await? {
         Some(model) => Ok(body::json(200, &model)),
-        None => Err(missing(&asked)),
+        None => Err(which::missing(&asked).into()),
     }
 }
 
-fn missing(name: &str) -> Refusal {
-    let text = format!("the model {name:?} does not exist");
-    Refusal::missing(Some("model"), text).code("model_not_found")
-}
-
-/// The model that a request is for.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Named {
-    /// As the client calls it, and as it is called in the answer.
-    pub(super) asked: String,
-    /// As it is stored.
-    name: String,
-}
-
-impl Named {
-    /// What the pool is asked for.
-    pub(super) fn ask(&self) -> Ask {
-        Ask::new(&self.name)
-    }
-}
-
-/// Takes `model`, which must be stored: files of this machine are nobody's to name. Without one the only model that is
-/// loaded is meant, or the only one that there is.
+/// Takes `model`, see [`which::named`].
 pub(super) async fn named(fields: &mut Fields, server: &Arc<Server>) -> Answer<Named> {
-    let asked = fields.take::<String>("model")?.filter(|name| !name.is_empty());
+    let asked = fields.take::<String>("model")?;
     let server = Arc::clone(server);
-    let Some(asked) = asked else {
-        let only = blocking(move || only(&server)).await?;
-        let several = || {
-            let text = "you must provide a model parameter: there is more than one model, or none";
-            Refusal::invalid(Some("model"), text)
-        };
-        return only.map(|name| Named { asked: name.clone(), name }).ok_or_else(several);
-    };
-    let name = asked.parse::<Reference>().ok().filter(|_| is_name(&asked));
-    let Some(name) = name.filter(|name| is_name(&name.to_string())) else {
-        return Err(missing(&asked));
-    };
-    let stored = name.clone();
-    let is_there = blocking(move || Ok(server.pool.store()?.is_named(&stored))).await?;
-    if !is_there {
-        return Err(missing(&asked));
-    }
-    Ok(Named { asked, name: name.to_string() })
-}
-
-/// Whether a text means a stored model and not a file or an address.
-fn is_name(text: &str) -> bool {
-    matches!(Wanted::of(text), Ok(Wanted::Name(_)))
-}
-
-/// The name of the only model that is loaded, or of the only one that there is.
-fn only(server: &Server) -> Result<Option<String>, Problem> {
-    let loaded = server.pool.loaded();
-    if let [only] = loaded.as_slice() {
-        return Ok(Some(only.name.clone()));
-    }
-    let stored = server.pool.store()?.list()?.manifests;
-    let [only] = stored.as_slice() else { return Ok(None) };
-    Ok(Some(only.name.to_string()))
+    let found = blocking(move || which::named(&server.pool, asked.as_deref())).await;
+    found.map_err(|problem| Refusal::from(problem).of("model"))
 }
 
 fn model(manifest: &Manifest, loaded: &[LoadedModel]) -> Model {

@@ -37,6 +37,11 @@ impl Refusal {
         Self { problem, param: param.map(str::to_owned), code: None }
     }
 
+    /// The same, with a field that is to blame.
+    pub(super) fn of(self, param: &str) -> Self {
+        Self { param: Some(param.to_owned()), ..self }
+    }
+
     /// The same with a word for programs.
     pub(super) fn code(self, code: &'static str) -> Self {
         Self { code: Some(code), ..self }

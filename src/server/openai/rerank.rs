@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::embeddings::Leaving;
 use super::fields::Fields;
-use super::models::{self, Named};
+use super::models;
 use super::refusal::{Answer, Refusal};
 use super::timings::prompt_usage;
 use super::wire::{Document, Ranked, Ranking, Scored};
@@ -17,6 +17,7 @@ use crate::engine::embedding::{EmbeddingOptions, EmbeddingRequest, Passage};
 use crate::server::Server;
 use crate::server::body;
 use crate::server::reply::{self, blocking};
+use crate::server::which::Named;
 
 /// Documents of one request.
 const DOCUMENTS_MAX: usize = 4096;

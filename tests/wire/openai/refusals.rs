@@ -149,7 +149,23 @@ fn what_is_not_there_is_not_found() {
     let several = json!({"messages": user("Hi")});
     let (status, error) = refused(&served, "/v1/chat/completions", &several);
     assert_eq!((status, &error["param"]), (400, &json!("model")));
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("able") && message.contains("plain"), "{message}");
     assert_eq!(served.get("/v1/responses/resp_none").status, 404);
+    // The only one that is loaded is meant.
+    served.post("/tokenize", &json!({"model": "chat", "content": "a"})).ok();
+    let unnamed = json!({"model": "", "messages": user("Hi"), "prompt": "Hi", "input": "Hi"});
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/responses"] {
+        served.fake.says(&["ok"]);
+        let mut body = unnamed.clone();
+        let keeps = |name: &String| match path {
+            "/v1/chat/completions" => name == "messages" || name == "model",
+            "/v1/completions" => name == "prompt" || name == "model",
+            _ => name == "input" || name == "model",
+        };
+        body.as_object_mut().unwrap().retain(|name, _| keeps(name));
+        assert_eq!(served.post(path, &body).ok()["model"], "chat");
+    }
 }
 
 #[test]

@@ -16,12 +16,13 @@ use tokio::task::JoinSet;
 
 use super::failure;
 use super::prompt::{PROMPTS_MAX, Prompt};
-use super::{which, wire};
-use crate::chat::pool::{Ask, Lease};
+use super::wire;
+use crate::chat::pool::Lease;
 use crate::server::Server;
 use crate::server::body::{self, EVENTS, Raw};
 use crate::server::problem::{Kind, Problem};
 use crate::server::reply::{Reply, blocking};
+use crate::server::which;
 
 pub(super) use asked::Source;
 use asked::{Asked, Later};
@@ -65,11 +66,11 @@ async fn start(
         return Err(Problem::invalid(format!("{count} replies, {PROMPTS_MAX} are the most")));
     }
     let pool = Arc::clone(server);
-    let name = blocking(move || which::name(&pool.pool, model.as_deref())).await?;
+    let model = blocking(move || which::named(&pool.pool, model.as_deref())).await?;
     let mut replies = Vec::new();
     for source in sources {
         for copy in 0..asked.copies {
-            let ask = Ask::new(name.as_str());
+            let ask = model.ask();
             let cancel = ask.cancel.clone();
             let later = Later::default();
             let (asked, source, facts) = (Arc::clone(&asked), source.clone(), Arc::clone(&later));
