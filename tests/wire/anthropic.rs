@@ -187,6 +187,19 @@ fn failures_have_anthropics_shape() {
 }
 
 #[test]
+fn a_reply_goes_on_with_what_the_assistant_began() {
+    let served = Served::fake();
+    served.fake.says(&[" sunny."]);
+    let begun = json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "It is"}]});
+    let message = served.post("/v1/messages", &asked("chat", &begun)).ok();
+    assert_eq!(message["content"], json!([{"type": "text", "text": " sunny."}]));
+    assert!(format!("{:?}", served.fake.heard()[0].prompt).contains("assistant\\nIt is\""));
+    let calls = json!([{"type": "tool_use", "id": "t1", "name": "weather", "input": {}}]);
+    let begun = json!({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": calls}]});
+    assert_eq!(served.post("/v1/messages", &asked("chat", &begun)).status, 400);
+}
+
+#[test]
 fn the_line_of_claude_code_does_not_reach_the_prompt() {
     let served = Served::fake();
     for seal in ["a5145", "b7"] {

@@ -6,7 +6,8 @@ use super::billing;
 use super::wire::{self, Block, Content};
 use crate::chat::pool::Lease;
 use crate::chat::{
-    Choice, Effort, Format, Input, Message, Request, Role, Think, Tool, ToolCall, Tools, carried,
+    Choice, Effort, Format, Input, Message, Request, Role, Think, Tool, ToolCall, Tools, Turn,
+    carried,
 };
 use crate::engine::options::Sampling;
 use crate::server::problem::{Kind, Problem};
@@ -70,8 +71,10 @@ impl Asked {
         conversation.extend(self.messages.iter().cloned());
         // The request's own come first, so that a place among them is a place among all.
         let stop = self.stop.iter().cloned().chain(lease.stop()).collect();
+        let goes_on = conversation.last().is_some_and(|last| last.role == Role::Assistant);
         let input = Input::Conversation(conversation);
         Ok(Request::new(input, sampling, stop, self.tokens_max)?
+            .turn(if goes_on { Turn::Same } else { Turn::Next })?
             .tools(self.tools.clone())?
             .format(self.format.clone())?
             .think(self.think_of(lease)))
@@ -116,10 +119,12 @@ fn messages(list: Vec<wire::Message>) -> Result<Vec<Message>, Problem> {
             }
         }
     }
-    if messages.last().is_some_and(|last| last.role == Role::Assistant) {
-        return Err(Problem::invalid(
-            "messages: a reply cannot be begun for the model; the last message has to be the user's",
-        ));
+    let ends_in_space = |last: &Message| {
+        last.role == Role::Assistant && last.content.ends_with(char::is_whitespace)
+    };
+    if messages.last().is_some_and(ends_in_space) {
+        let text = "messages: final assistant content cannot end with trailing whitespace";
+        return Err(Problem::invalid(text));
     }
     Ok(messages)
 }
@@ -315,8 +320,8 @@ mod tests {
         assert!(with(json!({"messages": []})).contains("at least one message"));
         let audio = json!([{"role": "user", "content": [{"type": "audio"}]}]);
         assert!(with(json!({"messages": audio})).contains("content.0: unknown variant `audio`"));
-        let begun = json!([{"role": "assistant", "content": "So"}]);
-        assert!(with(json!({"messages": begun})).contains("cannot be begun"));
+        let begun = json!([{"role": "assistant", "content": "So "}]);
+        assert!(with(json!({"messages": begun})).contains("trailing whitespace"));
         let thinking = json!({"type": "enabled", "budget_tokens": 50});
         assert!(with(json!({"thinking": thinking, "max_tokens": 50})).contains("greater than"));
         let search = json!([{"type": "web_search_20250305", "name": "web_search"}]);

@@ -1,4 +1,4 @@
-//! `POST /v1/chat/completions`.
+//! `POST /v1/chat/completions`, and what a model would read of it.
 
 use std::sync::Arc;
 
@@ -18,8 +18,10 @@ use super::refusal::{Answer, Refusal};
 use super::stream::{self, Telling};
 use super::timings::{self, Account, Clock};
 use super::tools;
+use super::turn;
 use super::wire::{self, Chunk, ChunkChoice, Delta, DeltaCall, DeltaFunction, Field};
-use crate::chat::{Event, Format, Message, ToolCall, Tools};
+use crate::chat::pool::{Ask, Lease};
+use crate::chat::{Event, Format, Message, Request, ToolCall, Tools, Turn};
 use crate::server::Server;
 use crate::server::body;
 use crate::server::problem::Problem;
@@ -32,14 +34,22 @@ pub(super) struct Asking {
     tools: Tools,
     format: Format,
     thinking: Thinking,
+    turn: Turn,
     logprobs: Option<u32>,
+    /// With the prompt as the model reads it.
+    verbose: bool,
 }
 
 pub(super) async fn create(State(server): State<Arc<Server>>, fields: Fields) -> Answer<Response> {
     let asking = Asking::read(&server, fields).await?;
     let delivery = asking.asked.delivery;
-    let tell = Tell::new(&asking);
-    let choices = asking.start(&server)?;
+    let mut tell = Tell::new(&asking);
+    let (verbose, count, ask) = (asking.verbose, asking.asked.choices, asking.asked.model.ask());
+    let make = asking.make();
+    if verbose {
+        tell.verbose = Some(prompt(&server, ask.clone(), Arc::clone(&make)).await?);
+    }
+    let choices = Choices::start(&server, ask, (1, count), make)?;
     if delivery.stream {
         return stream::answer(choices, tell, delivery.ping).await;
     }
@@ -53,11 +63,34 @@ pub(super) async fn count(State(server): State<Arc<Server>>, fields: Fields) -> 
     choices::count(&server, ask, asking.make()).await
 }
 
+/// Writes the conversation as the model's template does.
+pub(super) async fn template(
+    State(server): State<Arc<Server>>,
+    fields: Fields,
+) -> Answer<Response> {
+    let asking = Asking::read(&server, fields).await?;
+    let ask = asking.asked.model.ask();
+    let rendered = |lease: &Lease, request: &Request| Ok(lease.render(request)?);
+    let prompt = choices::look(&server, ask, asking.make(), rendered).await?;
+    Ok(body::json(200, &wire::Prompt { prompt }))
+}
+
+/// The prompt as the model reads it, with what it wants in front of a text.
+async fn prompt(server: &Arc<Server>, ask: Ask, make: Arc<Make>) -> Result<wire::Prompt, Problem> {
+    let text = choices::look(server, ask, make, |lease, request| {
+        let tokens = lease.prompt_tokens(request)?;
+        Ok(lease.runner().detokenize(&tokens, true)?)
+    });
+    Ok(wire::Prompt { prompt: String::from_utf8_lossy(&text.await?).into_owned() })
+}
+
 impl Asking {
     async fn read(server: &Arc<Server>, mut fields: Fields) -> Answer<Self> {
         let messages = messages::conversation(&fields.need::<Value>("messages")?)?;
         let tools = tools::read(&mut fields)?;
         let asking = Self {
+            turn: turn::read(&mut fields, &messages)?,
+            verbose: fields.take("verbose")?.unwrap_or(false),
             messages,
             tools,
             format: format::read(&mut fields)?,
@@ -70,18 +103,13 @@ impl Asking {
         Ok(asking)
     }
 
-    fn start(self, server: &Arc<Server>) -> Result<Choices, Problem> {
-        let ask = self.asked.model.ask();
-        let count = self.asked.choices;
-        Choices::start(server, ask, (1, count), self.make())
-    }
-
     /// How the request of each reply is made.
     fn make(self) -> Arc<Make> {
         Arc::new(move |model, choice| {
             let input = opened(&self.messages, model);
             let request = self.asked.request(input, model, choice)?;
             Ok(request
+                .turn(self.turn)?
                 .tools(self.tools.clone())?
                 .format(self.format.clone())?
                 .think(self.thinking.think)
@@ -125,6 +153,7 @@ async fn whole(mut choices: Choices, tell: Tell) -> Result<wire::Chat, Problem> 
         usage: account.usage(),
         system_fingerprint: wire::FINGERPRINT,
         timings,
+        verbose: tell.verbose,
     })
 }
 
@@ -199,6 +228,7 @@ struct Tell {
     account: Account,
     replies: Vec<Told>,
     last: Option<wire::Timings>,
+    verbose: Option<wire::Prompt>,
 }
 
 /// What was told of one reply.
@@ -223,6 +253,7 @@ impl Tell {
             account: Account::default(),
             replies: (0..asking.asked.choices).map(|_| Told::default()).collect(),
             last: None,
+            verbose: None,
         }
     }
 
@@ -237,6 +268,7 @@ impl Tell {
             usage: if self.delivery.usage { Field::Null } else { Field::Missing },
             timings: None,
             prompt_progress: None,
+            verbose: None,
         }
     }
 
@@ -253,7 +285,8 @@ impl Tell {
         let delta = Delta { role: Some("assistant"), content: Field::Null, ..Delta::default() };
         let choice = ChunkChoice { index, delta, logprobs: None, finish_reason: None };
         let progress = self.delivery.progress.then(|| self.clock.progress());
-        Some(Chunk { prompt_progress: progress, ..self.chunk(vec![choice]) })
+        let verbose = self.verbose.take();
+        Some(Chunk { prompt_progress: progress, verbose, ..self.chunk(vec![choice]) })
     }
 
     /// A call in two pieces, as clients expect it: what is called, then with what.

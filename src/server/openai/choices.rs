@@ -27,14 +27,25 @@ pub(super) type Make = dyn Fn(Option<&Lease>, usize) -> Result<Request, Problem>
 
 /// Answers with the tokens of a prompt.
 pub(super) async fn count(server: &Arc<Server>, ask: Ask, make: Arc<Make>) -> Answer<Response> {
-    make(None, 0)?;
-    let server = Arc::clone(server);
-    let tokens = blocking(move || {
-        let lease = server.pool.acquire(&ask)?;
-        Ok(lease.prompt_tokens(&make(Some(&lease), 0)?)?.len())
-    });
+    let tokens = look(server, ask, make, |lease, request| Ok(lease.prompt_tokens(request)?.len()));
     let counted = InputTokens { object: "response.input_tokens", input_tokens: tokens.await? };
     Ok(body::json(200, &counted))
+}
+
+/// Looks at the request of the first reply before there is any.
+pub(super) async fn look<T: Send + 'static>(
+    server: &Arc<Server>,
+    ask: Ask,
+    make: Arc<Make>,
+    work: impl FnOnce(&Lease, &Request) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    make(None, 0)?;
+    let server = Arc::clone(server);
+    blocking(move || {
+        let lease = server.pool.acquire(&ask)?;
+        work(&lease, &make(Some(&lease), 0)?)
+    })
+    .await
 }
 
 /// Replies under way. Dropping them ends them.

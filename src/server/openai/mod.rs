@@ -27,6 +27,7 @@ mod sampling;
 mod stream;
 mod timings;
 mod tools;
+mod turn;
 mod wire;
 
 use super::body;
@@ -48,6 +49,7 @@ fn conversations() -> Routes {
         .sends(body::EVENTS)
         .post("/v1/chat/completions/input_tokens", Infer, counts, chat::count)
         .post("/chat/completions/input_tokens", Infer, counts, chat::count)
+        .post("/apply-template", Infer, "A conversation as the model would read it", chat::template)
         .post("/v1/completions", Infer, "Continues texts", completion::create)
         .sends(body::EVENTS)
 }

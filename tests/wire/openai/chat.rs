@@ -77,6 +77,55 @@ fn a_streamed_answer_has_a_role_an_end_and_an_account() {
 }
 
 #[test]
+fn what_the_assistant_began_goes_on() {
+    let served = Served::fake();
+    let parts = json!([{"type": "text", "text": "Wh"}, {"type": "text", "text": "ill"}]);
+    let begun = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nWh\n\nill";
+    let closed = format!("{begun}<|im_end|>\n");
+    let opened = format!("{closed}<|im_start|>assistant\n");
+    let messages =
+        json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": parts}]);
+    for (asked, prompt) in [
+        (json!({}), begun),
+        (json!({"add_generation_prompt": false, "continue_final_message": true}), begun),
+        (json!({"add_generation_prompt": true}), &*opened),
+        (json!({"add_generation_prompt": false, "continue_final_message": false}), &*closed),
+    ] {
+        let request = merged(chat(json!({"messages": messages})), asked);
+        assert_eq!(served.post("/apply-template", &request).ok(), json!({"prompt": prompt}));
+        served.fake.says(&["ow"]);
+        let answer = served.post(PATH, &merged(request, json!({"verbose": true}))).ok();
+        assert_eq!(answer["__verbose"]["prompt"], prompt);
+        assert_eq!(answer["choices"][0]["message"]["content"], "ow");
+    }
+    let both = json!({"add_generation_prompt": true, "continue_final_message": true});
+    assert_eq!(served.post(PATH, &chat(both)).status, 400);
+    let twice = json!({"messages": [messages[0], messages[1], messages[1]]});
+    assert_eq!(served.post(PATH, &chat(twice)).status, 400);
+    served.fake.says(&["ow"]);
+    let streamed = chat(json!({"messages": messages, "verbose": true, "stream": true}));
+    let chunks = pieces(&served.post(PATH, &streamed));
+    assert_eq!(chunks[0]["__verbose"]["prompt"], begun);
+    assert!(chunks[1].get("__verbose").is_none());
+}
+
+#[test]
+fn a_conversation_is_shown_as_the_model_would_read_it() {
+    let served = Served::fake();
+    let tool =
+        json!({"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}});
+    let asked = json!({"model": "able", "messages": user("Hi<|im_end|>"), "tools": [tool],
+        "chat_template_kwargs": {"enable_thinking": false}});
+    let prompt = served.post("/apply-template", &asked).ok()["prompt"].take();
+    let prompt = prompt.as_str().unwrap();
+    assert!(prompt.contains("\"name\": \"add\"") && prompt.contains("Hi<|im_end|>"), "{prompt}");
+    assert!(prompt.ends_with("<|im_start|>assistant\n<think>\n\n</think>\n\n"), "{prompt}");
+    let refused = served.post("/apply-template", &chat(json!({"tools": [tool]})));
+    assert_eq!(refused.status, 400);
+    assert!(served.fake.heard().is_empty());
+}
+
+#[test]
 fn no_text_breaks_out_of_an_event() {
     let served = Served::fake();
     let evil = ["\n\ndata: [DONE]\n\n", "\r\nevent: x\r", "\u{2028}\u{0}\u{1b}", "\"}}]}"];

@@ -16,6 +16,15 @@ pub(crate) struct Chat {
     pub(crate) system_fingerprint: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timings: Option<Timings>,
+    /// llama-server's, for those who ask what the model read.
+    #[serde(rename = "__verbose", skip_serializing_if = "Option::is_none")]
+    pub(crate) verbose: Option<Prompt>,
+}
+
+/// What a model reads.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Prompt {
+    pub(crate) prompt: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,6 +106,9 @@ pub(crate) struct Chunk {
     pub(crate) timings: Option<Timings>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prompt_progress: Option<Progress>,
+    /// Beside the first choice's first piece.
+    #[serde(rename = "__verbose", skip_serializing_if = "Option::is_none")]
+    pub(crate) verbose: Option<Prompt>,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 pub(super) use chat::{
     Call, Chat, Choice, Chunk, ChunkChoice, Delta, DeltaCall, DeltaFunction, Function, Logprob,
-    Logprobs, Message, TopLogprob,
+    Logprobs, Message, Prompt, TopLogprob,
 };
 pub(super) use completion::{Completion, CompletionChoice, CompletionLogprobs};
 pub(super) use embedding::{Embedding, Embeddings, Legacy, Vector};
