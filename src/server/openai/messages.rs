@@ -5,8 +5,11 @@ use serde_json::{Map, Value};
 use super::refusal::{Answer, Refusal};
 use crate::chat::{Message, Role, ToolCall};
 
-/// What stands between the text parts of one turn.
-const BETWEEN_PARTS: &str = "\n\n";
+/// What stands between the text parts of a turn, as with llama-server: a line's end, and a paragraph's in what the assistant
+/// said.
+fn between_parts(role: Role) -> &'static str {
+    if role == Role::Assistant { "\n\n" } else { "\n" }
+}
 
 /// The turns of `messages`.
 pub(super) fn conversation(messages: &Value) -> Answer<Vec<Message>> {
@@ -47,7 +50,7 @@ fn turn(value: &Value, at: &str) -> Answer<Message> {
     };
     let content = match object.get("content") {
         None | Some(Value::Null) => None,
-        Some(value) => Some(content(value, &format!("{at}.content"))?),
+        Some(value) => Some(content(value, &format!("{at}.content"), between_parts(role))?),
     };
     let tool_calls = match object.get("tool_calls") {
         None | Some(Value::Null) => Vec::new(),
@@ -74,8 +77,8 @@ fn turn(value: &Value, at: &str) -> Answer<Message> {
     })
 }
 
-/// A text, or text parts.
-fn content(value: &Value, at: &str) -> Answer<String> {
+/// A text, or text parts with something between them.
+fn content(value: &Value, at: &str, between: &str) -> Answer<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Array(parts) => {
@@ -83,7 +86,7 @@ fn content(value: &Value, at: &str) -> Answer<String> {
             let texts: Vec<&str> = parts
                 .map(|(index, part)| part_text(part, &format!("{at}[{index}]")))
                 .collect::<Answer<_>>()?;
-            Ok(texts.join(BETWEEN_PARTS))
+            Ok(texts.join(between))
         }
         _ => Err(invalid(at, "expected a string or an array of parts")),
     }
@@ -168,7 +171,7 @@ mod tests {
         let arguments: Vec<&String> = found[2].tool_calls[0].arguments.keys().collect();
         assert_eq!(arguments, ["b", "a"]);
         assert_eq!((found[0].role, found[2].thinking.as_str()), (Role::System, "hm"));
-        assert_eq!(found[1].content, "one\n\ntwo");
+        assert_eq!(found[1].content, "one\ntwo");
         assert_eq!(found[3].tool_name.as_deref(), Some("add"));
     }
 
