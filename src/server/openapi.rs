@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use schemars::SchemaGenerator;
-use schemars::generate::SchemaSettings;
+use schemars::generate::{Contract, SchemaSettings};
 use serde_json::{Map, Value, json};
 
 use super::Server;
@@ -27,11 +27,7 @@ async fn answer(State(server): State<Arc<Server>>) -> Response {
 
 /// The document of these routes (<https://spec.openapis.org/oas/v3.1.1.html>).
 fn document(table: &Table) -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| {
-        settings.definitions_path = "/components/schemas".into();
-        settings.meta_schema = None;
-    });
-    let mut schemas = settings.into_generator();
+    let mut schemas = Schemas::new();
     let mut paths: Map<String, Value> = Map::new();
     for route in table.routes() {
         // A star stands for many parts of a path, for which the standard has no word.
@@ -39,7 +35,7 @@ fn document(table: &Table) -> Value {
         let methods = paths.entry(path).or_insert_with(|| json!({}));
         methods[route.method.to_ascii_lowercase()] = operation(route, &mut schemas);
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.1",
         "info": {
             "title": "nfl",
@@ -48,22 +44,88 @@ fn document(table: &Table) -> Value {
         },
         "paths": paths,
         "components": {
-            "schemas": schemas.take_definitions(true),
+            "schemas": Map::new(),
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer" },
                 "header": { "type": "apiKey", "in": "header", "name": "x-api-key" },
             },
         },
-    })
+    });
+    schemas.define(&mut document);
+    document
 }
 
-fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
+/// Where definitions lie in the document.
+const DEFINITIONS: &str = "#/components/schemas/";
+
+/// Where those of what is given are said to lie until all are known.
+const GIVEN: &str = "#/components/given/";
+
+/// The types that bodies are made of. One that is read otherwise than it is written has a definition for each.
+#[derive(Debug)]
+struct Schemas {
+    taken: SchemaGenerator,
+    given: SchemaGenerator,
+}
+
+impl Schemas {
+    fn new() -> Self {
+        let settings = |contract, path: &'static str| {
+            SchemaSettings::draft2020_12().with(|settings| {
+                settings.definitions_path = path.trim_matches(['#', '/']).into();
+                settings.meta_schema = None;
+                settings.contract = contract;
+            })
+        };
+        Self {
+            taken: settings(Contract::Deserialize, DEFINITIONS).into_generator(),
+            given: settings(Contract::Serialize, GIVEN).into_generator(),
+        }
+    }
+
+    /// Puts the definitions into the document.
+    fn define(mut self, document: &mut Value) {
+        let mut all = self.taken.take_definitions(true);
+        let mut given: Vec<(String, Value)> =
+            self.given.take_definitions(true).into_iter().collect();
+        let taken = all.clone();
+        let called = |name: &str| {
+            let is_new = !taken.contains_key(name);
+            if is_new { name.to_owned() } else { format!("{name}Given") }
+        };
+        for (name, schema) in &mut given {
+            refer(schema, &called);
+            all.insert(called(name), schema.take());
+        }
+        refer(document, &called);
+        document["components"]["schemas"] = all.into();
+    }
+}
+
+/// Makes references to what is given lead to where it lies.
+fn refer(value: &mut Value, called: &dyn Fn(&str) -> String) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(target)) = map.get_mut("$ref")
+                && let Some(name) = target.strip_prefix(GIVEN)
+            {
+                *target = format!("{DEFINITIONS}{}", called(name));
+            }
+            map.values_mut().for_each(|value| refer(value, called));
+        }
+        Value::Array(list) => list.iter_mut().for_each(|value| refer(value, called)),
+        _ => {}
+    }
+}
+
+fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     let mut content = Map::new();
     if let Some(schema) = route.gives {
-        content.insert("application/json".to_owned(), json!({ "schema": schema(schemas) }));
+        content
+            .insert("application/json".to_owned(), json!({ "schema": schema(&mut schemas.given) }));
     }
-    if let Some(content_type) = route.content_type {
-        content.insert(content_type.to_owned(), json!({}));
+    for content_type in &route.content_types {
+        content.insert((*content_type).to_owned(), json!({}));
     }
     let mut done = json!({ "description": "done" });
     if !content.is_empty() {
@@ -79,9 +141,12 @@ fn operation(route: &Route, schemas: &mut SchemaGenerator) -> Value {
         },
     });
     if let Some(schema) = route.takes {
-        let body = json!({ "schema": schema(schemas) });
+        let body = json!({ "schema": schema(&mut schemas.taken) });
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": body } });
+    }
+    if route.takes_bytes {
+        operation["requestBody"] = json!({ "content": { "application/octet-stream": {} } });
     }
     let parameters: Vec<Value> = parameters(route.path)
         .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))

@@ -45,10 +45,12 @@ pub(super) struct Route {
     pub(super) dialect: &'static str,
     /// The JSON body that it takes.
     pub(super) takes: Option<SchemaOf>,
+    /// Whether its body is bytes of any kind.
+    pub(super) takes_bytes: bool,
     /// The JSON that it gives.
     pub(super) gives: Option<SchemaOf>,
-    /// The content type of a streamed answer, or of one that is no JSON.
-    pub(super) content_type: Option<&'static str>,
+    /// The content types of streamed answers, and of those that are no JSON.
+    pub(super) content_types: Vec<&'static str>,
     pub(super) words: Words,
 }
 
@@ -125,8 +127,9 @@ impl Routes {
             summary,
             dialect: self.dialect,
             takes: None,
+            takes_bytes: false,
             gives: None,
-            content_type: None,
+            content_types: Vec::new(),
             words: self.words,
         });
         self
@@ -138,15 +141,21 @@ impl Routes {
         self
     }
 
+    /// The last route takes bytes, whatever they are.
+    pub(super) fn takes_bytes(mut self) -> Self {
+        self.last().takes_bytes = true;
+        self
+    }
+
     /// The last route gives this as JSON.
     pub(super) fn gives<B: JsonSchema>(mut self) -> Self {
         self.last().gives = Some(SchemaGenerator::subschema_for::<B>);
         self
     }
 
-    /// The last route gives content of this type, always or when it streams.
+    /// The last route gives content of this type, too: when it streams, or for some clients.
     pub(super) fn sends(mut self, content_type: &'static str) -> Self {
-        self.last().content_type = Some(content_type);
+        self.last().content_types.push(content_type);
         self
     }
 

@@ -136,9 +136,9 @@ CHATML = (
 )
 
 
-def create_chatty(url):
+def create_chatty(url, **parameters):
     """Makes the tiny model known as `chatty` too, with a chat template."""
-    body = {"model": "chatty", "from": "stories", "template": CHATML, "stream": False}
+    body = {"model": "chatty", "from": "stories", "template": CHATML, "parameters": parameters, "stream": False}
     request = urllib.request.Request(f"{url}/api/create", json.dumps(body).encode())
     assert json.load(urllib.request.urlopen(request))["status"] == "success"
 

@@ -18,6 +18,10 @@ pub(super) fn routes() -> Routes {
     use Access::Infer;
     Routes::new("Anthropic", failure::response)
         .post("/v1/messages", Infer, "Answers a conversation", messages::messages)
+        .takes::<wire::Request>()
+        .gives::<wire::Given>()
         .sends(body::EVENTS)
         .post("/v1/messages/count_tokens", Infer, "Counts its tokens", messages::count_tokens)
+        .takes::<wire::Request>()
+        .gives::<wire::Counted>()
 }

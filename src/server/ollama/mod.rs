@@ -43,22 +43,30 @@ fn asking() -> Routes {
         .get("/api/status", Open, "Whether there is a cloud: there is none", about::status)
         .post("/api/generate", Infer, "Continues or answers a text", generate::generate)
         .takes::<wire::Generate>()
+        .gives::<wire::Chunk>()
         .sends(body::NDJSON)
         .post("/api/chat", Infer, "Answers a conversation", chat::chat)
         .takes::<wire::Chat>()
+        .gives::<wire::Chunk>()
         .sends(body::NDJSON)
         .post("/api/embed", Infer, "The embeddings of texts", embed::embed)
         .takes::<wire::Embed>()
+        .gives::<wire::Embedded>()
         .post(
             "/api/embeddings",
             Infer,
             "The embedding of a text, as it was once asked for",
             embed::embeddings,
         )
+        .takes::<wire::OldEmbed>()
+        .gives::<wire::OldEmbedded>()
         .get("/api/tags", Infer, "The models of this machine", list::tags)
+        .gives::<wire::Models<wire::Stored>>()
         .post("/api/show", Infer, "All that is known of a model", show::show)
         .takes::<wire::Named>()
+        .gives::<wire::Shown>()
         .get("/api/ps", Infer, "The models that are loaded", ps::ps)
+        .gives::<wire::Models<wire::Running>>()
 }
 
 fn managing() -> Routes {
@@ -70,14 +78,18 @@ fn managing() -> Routes {
         .takes::<wire::Named>()
         .post("/api/create", Manage, "Makes a model from another or from files", create::create)
         .takes::<wire::Create>()
+        .gives::<wire::Status>()
         .sends(body::NDJSON)
         .head("/api/blobs/{digest}", Manage, "Whether content is there", blobs::has)
         .post("/api/blobs/{digest}", Manage, "Takes content in", blobs::put)
+        .takes_bytes()
         .post("/api/pull", Manage, "Fetches a model", pull::pull)
         .takes::<wire::Named>()
+        .gives::<wire::Status>()
         .sends(body::NDJSON)
         .post("/api/push", Manage, "Sends a model to a registry", push::push)
         .takes::<wire::Named>()
+        .gives::<wire::Status>()
         .sends(body::NDJSON)
 }
 

@@ -116,7 +116,7 @@ pub(super) struct Function {
 }
 
 /// A piece of a reply, or its end.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Chunk {
     pub(super) model: String,
     pub(super) created_at: String,
@@ -140,13 +140,13 @@ pub(super) struct Chunk {
 }
 
 /// What a model would read.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct DebugInfo {
     pub(super) rendered_template: String,
 }
 
 /// The account of a reply; what is 0 is left out.
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Default, Clone, Serialize, JsonSchema)]
 pub(super) struct Metrics {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) total_duration: u64,
@@ -171,7 +171,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// A token and what the model thought of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Logprob {
     #[serde(flatten)]
     pub(super) chosen: Chance,
@@ -180,7 +180,7 @@ pub(super) struct Logprob {
 }
 
 /// A token and the natural logarithm of its probability.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Chance {
     pub(super) token: String,
     pub(super) logprob: f32,
@@ -201,7 +201,7 @@ pub(super) struct Embed {
 }
 
 /// What `/api/embed` answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Embedded {
     pub(super) model: String,
     pub(super) embeddings: Vec<Vec<f32>>,
@@ -220,13 +220,13 @@ pub(super) struct OldEmbed {
 }
 
 /// What it answers.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct OldEmbedded {
     pub(super) embedding: Vec<f32>,
 }
 
 /// What is told of every model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Details {
     pub(super) parent_model: String,
     pub(super) format: &'static str,
@@ -241,13 +241,13 @@ pub(super) struct Details {
 }
 
 /// A list of models.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Models<T> {
     pub(super) models: Vec<T>,
 }
 
 /// A stored model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Stored {
     pub(super) name: String,
     pub(super) model: String,
@@ -259,7 +259,7 @@ pub(super) struct Stored {
 }
 
 /// A loaded model.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Running {
     pub(super) name: String,
     pub(super) model: String,
@@ -287,7 +287,7 @@ pub(super) struct Named {
 }
 
 /// Everything about a stored model.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 pub(super) struct Shown {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub(super) license: String,
@@ -319,7 +319,7 @@ pub(super) struct Shown {
 }
 
 /// A tensor of a model's file.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Tensor {
     pub(super) name: String,
     #[serde(rename = "type")]
@@ -365,7 +365,7 @@ pub(super) struct Create {
 }
 
 /// How far something long has come.
-#[derive(Debug, Default, Clone, PartialEq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Status {
     #[serde(rename = "status")]
     pub(super) words: String,

@@ -11,6 +11,7 @@ use super::choices::{self, Choices, Make};
 use super::fields::Fields;
 use super::finish::{self, Finish};
 use super::format::{self, Thinking};
+use super::forms;
 use super::ids;
 use super::logprobs::{ChatLogprobs, wrapped};
 use super::messages;
@@ -86,6 +87,7 @@ async fn prompt(server: &Arc<Server>, ask: Ask, make: Arc<Make>) -> Result<wire:
 
 impl Asking {
     async fn read(server: &Arc<Server>, mut fields: Fields) -> Answer<Self> {
+        fields.keep_to(&forms::CHAT)?;
         let messages = messages::conversation(&fields.need::<Value>("messages")?)?;
         let tools = tools::read(&mut fields)?;
         let asking = Self {

@@ -13,6 +13,7 @@ use super::embeddings::Leaving;
 use super::fields::Fields;
 use super::finish::Finish;
 use super::format;
+use super::forms;
 use super::ids;
 use super::logprobs::TextLogprobs;
 use super::prompt::{self, Prompt};
@@ -57,6 +58,7 @@ pub(super) async fn create(State(server): State<Arc<Server>>, fields: Fields) ->
 
 impl Asking {
     async fn read(server: &Arc<Server>, mut fields: Fields) -> Answer<Self> {
+        fields.keep_to(&forms::COMPLETION)?;
         let prompts = prompt::read(&fields.need::<Value>("prompt")?, "prompt")?;
         let suffix = fields.take::<String>("suffix")?.filter(|suffix| !suffix.is_empty());
         let echo = fields.take("echo")?.unwrap_or(false);

@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
 use super::fields::Fields;
+use super::forms;
 use super::models;
 use super::prompt::{self, Prompt};
 use super::refusal::{Answer, Refusal};
@@ -36,6 +37,7 @@ pub(super) async fn create(
     State(server): State<Arc<Server>>,
     mut fields: Fields,
 ) -> Answer<Response> {
+    fields.keep_to(&forms::EMBEDDING)?;
     let input = fields.need::<Value>("input")?;
     let asking = Asking::read(&server, fields, &input, "input").await?;
     let (model, base64) = (asking.model.asked.clone(), asking.base64);
@@ -59,6 +61,7 @@ pub(super) async fn create_legacy(
     State(server): State<Arc<Server>>,
     mut fields: Fields,
 ) -> Answer<Response> {
+    fields.keep_to(&forms::LEGACY_EMBEDDING)?;
     let content = fields.take::<Value>("content")?;
     let (input, at) = match content {
         Some(content) => (content, "content"),

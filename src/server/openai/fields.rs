@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::forms::Names;
 use super::refusal::{Answer, Refusal};
 use crate::server::Server;
 use crate::server::body::Raw;
@@ -14,7 +15,7 @@ use crate::server::problem::{Kind, Problem};
 
 /// Fields that change nothing of an answer here: whom it is for, how it is billed or stored, how fast it comes, and what
 /// is about media of a model's own that no answer here has.
-const HARMLESS: &[&str] = &[
+pub(super) const HARMLESS: &[&str] = &[
     "backend_sampling",
     "cache_prompt",
     "id_slot",
@@ -62,6 +63,15 @@ impl FromRequest<Arc<Server>> for Fields {
 }
 
 impl Fields {
+    /// Refuses what the form of this request does not have, unless it asks for nothing.
+    pub(super) fn keep_to(&self, form: &Names) -> Answer<()> {
+        let mut others = self.0.iter().filter(|(name, _)| !form.contains(*name));
+        match others.find(|(_, value)| !asks_for_nothing(value)) {
+            Some((name, _)) => Err(unsupported(name)),
+            None => Ok(()),
+        }
+    }
+
     /// The object in a body.
     fn parse(raw: &Raw) -> Answer<Self> {
         match raw.parse::<Value>()? {
@@ -137,13 +147,17 @@ impl Fields {
             if HARMLESS.contains(&name.as_str()) || asks_for_nothing(&value) {
                 continue;
             }
-            let advice = ELSEWHERE.iter().find(|(known, _)| *known == name);
-            let advice = advice.map_or(String::new(), |(_, advice)| format!(": {advice}"));
-            let message = format!("unsupported parameter: {name}{advice}");
-            return Err(Refusal::invalid(Some(&name), message).code("unsupported_parameter"));
+            return Err(unsupported(&name));
         }
         Ok(())
     }
+}
+
+fn unsupported(name: &str) -> Refusal {
+    let advice = ELSEWHERE.iter().find(|(known, _)| *known == name);
+    let advice = advice.map_or(String::new(), |(_, advice)| format!(": {advice}"));
+    let message = format!("unsupported parameter: {name}{advice}");
+    Refusal::invalid(Some(name), message).code("unsupported_parameter")
 }
 
 /// Whether a value leaves out what its field is for.

@@ -15,6 +15,7 @@ mod embeddings;
 mod fields;
 mod finish;
 mod format;
+mod forms;
 mod ids;
 mod logprobs;
 mod messages;
@@ -35,7 +36,7 @@ use super::routes::{Access, Routes};
 
 /// The routes.
 pub(super) fn routes() -> Routes {
-    conversations().and(texts()).and(facts()).and(responses::routes())
+    conversations().and(vectors()).and(rankings()).and(facts()).and(responses::routes())
 }
 
 fn conversations() -> Routes {
@@ -44,43 +45,59 @@ fn conversations() -> Routes {
     let counts = "The tokens of a conversation as the model would read it";
     Routes::new("OpenAI", refusal::response)
         .post("/v1/chat/completions", Infer, answers, chat::create)
+        .takes::<forms::Chat>()
+        .gives::<wire::Chat>()
         .sends(body::EVENTS)
         .post("/chat/completions", Infer, answers, chat::create)
+        .takes::<forms::Chat>()
+        .gives::<wire::Chat>()
         .sends(body::EVENTS)
         .post("/v1/chat/completions/input_tokens", Infer, counts, chat::count)
+        .takes::<forms::Chat>()
+        .gives::<wire::InputTokens>()
         .post("/chat/completions/input_tokens", Infer, counts, chat::count)
+        .takes::<forms::Chat>()
+        .gives::<wire::InputTokens>()
         .post("/apply-template", Infer, "A conversation as the model would read it", chat::template)
+        .takes::<forms::Chat>()
+        .gives::<wire::Prompt>()
         .post("/v1/completions", Infer, "Continues texts", completion::create)
+        .takes::<forms::Completion>()
+        .gives::<wire::Completion>()
         .sends(body::EVENTS)
 }
 
-fn texts() -> Routes {
+fn vectors() -> Routes {
     use Access::Infer;
-    let ranks = "Ranks documents by how well they answer a query";
+    let legacy = "The embeddings of texts, as llama-server gives them";
     Routes::new("OpenAI", refusal::response)
         .post("/v1/embeddings", Infer, "The embeddings of texts", embeddings::create)
-        .post(
-            "/embeddings",
-            Infer,
-            "The embeddings of texts, as llama-server gives them",
-            embeddings::create_legacy,
-        )
-        .post(
-            "/embedding",
-            Infer,
-            "The embeddings of texts, as llama-server gives them",
-            embeddings::create_legacy,
-        )
-        .post("/v1/rerank", Infer, ranks, rerank::create)
-        .post("/v1/reranking", Infer, ranks, rerank::create)
-        .post("/rerank", Infer, ranks, rerank::create)
-        .post("/reranking", Infer, ranks, rerank::create)
+        .takes::<forms::Embedding>()
+        .gives::<wire::Embeddings>()
+        .post("/embeddings", Infer, legacy, embeddings::create_legacy)
+        .takes::<forms::LegacyEmbedding>()
+        .gives::<Vec<wire::Legacy>>()
+        .post("/embedding", Infer, legacy, embeddings::create_legacy)
+        .takes::<forms::LegacyEmbedding>()
+        .gives::<Vec<wire::Legacy>>()
+}
+
+fn rankings() -> Routes {
+    let paths = ["/v1/rerank", "/v1/reranking", "/rerank", "/reranking"];
+    let summary = "Ranks documents by how well they answer a query";
+    paths.into_iter().fold(Routes::new("OpenAI", refusal::response), |routes, path| {
+        let routes = routes.post(path, Access::Infer, summary, rerank::create);
+        routes.takes::<forms::Rerank>().gives::<wire::Rankings>()
+    })
 }
 
 fn facts() -> Routes {
     use Access::Infer;
     Routes::new("OpenAI", refusal::response)
         .get("/v1/models", Infer, "The models of this machine", models::list)
+        .gives::<wire::Models>()
         .get("/models", Infer, "The models of this machine", models::list)
+        .gives::<wire::Models>()
         .get("/v1/models/{*name}", Infer, "A model of this machine", models::show)
+        .gives::<wire::Model>()
 }

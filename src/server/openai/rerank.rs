@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::embeddings::Leaving;
 use super::fields::Fields;
+use super::forms;
 use super::models;
 use super::refusal::{Answer, Refusal};
 use super::timings::prompt_usage;
@@ -26,6 +27,7 @@ pub(super) async fn create(
     State(server): State<Arc<Server>>,
     mut fields: Fields,
 ) -> Answer<Response> {
+    fields.keep_to(&forms::RERANK)?;
     let query = fields.need::<String>("query")?;
     // `texts` is what Text Embeddings Inference says, and it answers in a form of its own.
     let texts = fields.take::<Value>("texts")?;

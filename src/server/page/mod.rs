@@ -50,6 +50,7 @@ pub(super) fn routes() -> Routes {
             page,
         )
         .sends("text/html")
+        .sends("text/plain")
         .get(
             "/status",
             Access::Infer,

@@ -12,6 +12,7 @@ use crate::server::openai::asked::{Asked, opened};
 use crate::server::openai::choices::{Choices, Make};
 use crate::server::openai::fields::Fields;
 use crate::server::openai::format::{self, Thinking};
+use crate::server::openai::forms;
 use crate::server::openai::ids;
 use crate::server::openai::messages::invalid;
 use crate::server::openai::refusal::{Answer, Refusal};
@@ -72,6 +73,7 @@ impl Asking {
         store: &Store,
         mut fields: Fields,
     ) -> Answer<Self> {
+        fields.keep_to(&forms::RESPONSE)?;
         let repeated = repeated(&fields);
         refuse_what_is_not_kept(&mut fields)?;
         let input = items::read(&fields.need::<Value>("input")?)?;
@@ -151,8 +153,6 @@ fn repeated(fields: &Fields) -> Map<String, Value> {
 /// Fields that may only say what is so anyway.
 fn refuse_what_is_not_kept(fields: &mut Fields) -> Answer<()> {
     fields.only("truncation", &[json!("disabled")])?;
-    fields.only("conversation", &[])?;
-    fields.only("prompt", &[])?;
     // It counts calls of tools that run on the server, and there are none.
     let _ = fields.take::<Value>("max_tool_calls")?;
     let included = fields.take::<Vec<String>>("include")?.unwrap_or_default();

@@ -18,8 +18,10 @@ use self::scribe::{Said, Scribe};
 use self::store::{Kept, Store};
 use super::choices::{self, Choices};
 use super::fields::Fields;
+use super::forms;
 use super::refusal::{self, Answer};
 use super::stream::{self, Next};
+use super::wire;
 use crate::server::Server;
 use crate::server::body::{self, EVENTS, Lines, streamed};
 use crate::server::problem::Problem;
@@ -32,15 +34,27 @@ pub(super) fn routes() -> Routes {
     let counts = "The tokens of its input as the model would read it";
     Routes::new("OpenAI", refusal::response)
         .post("/v1/responses", Infer, answers, create)
+        .takes::<forms::Response>()
+        .gives::<wire::Response>()
         .sends(body::EVENTS)
         .post("/responses", Infer, answers, create)
+        .takes::<forms::Response>()
+        .gives::<wire::Response>()
         .sends(body::EVENTS)
         .post("/v1/responses/input_tokens", Infer, counts, count)
+        .takes::<forms::Response>()
+        .gives::<wire::InputTokens>()
         .post("/responses/input_tokens", Infer, counts, count)
+        .takes::<forms::Response>()
+        .gives::<wire::InputTokens>()
         .get("/v1/responses/{id}", Infer, "A response that was kept", kept::show)
+        .gives::<wire::Response>()
         .delete("/v1/responses/{id}", Infer, "Forgets a response", kept::delete)
+        .gives::<wire::Deleted>()
         .post("/v1/responses/{id}/cancel", Infer, "Stops a response", kept::cancel)
+        .gives::<wire::Response>()
         .get("/v1/responses/{id}/input_items", Infer, "What a response answered", kept::input_items)
+        .gives::<wire::Items>()
         .with(Arc::new(Store::default()))
 }
 

@@ -1,11 +1,12 @@
 //! Chat completions, whole and in chunks.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Field, Progress, Timings, Usage};
 
 /// A chat completion.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Chat {
     pub(crate) id: String,
     pub(crate) object: &'static str,
@@ -22,12 +23,12 @@ pub(crate) struct Chat {
 }
 
 /// What a model reads.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Prompt {
     pub(crate) prompt: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Choice {
     pub(crate) index: usize,
     pub(crate) message: Message,
@@ -37,7 +38,7 @@ pub(crate) struct Choice {
 
 /// What the model said. Its thinking has two names, because clients of vLLM and llama-server read one and those of Ollama
 /// and OpenRouter the other.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Message {
     pub(crate) role: &'static str,
     pub(crate) content: Option<String>,
@@ -50,7 +51,7 @@ pub(crate) struct Message {
     pub(crate) tool_calls: Vec<Call>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Call {
     pub(crate) id: String,
     #[serde(rename = "type")]
@@ -58,20 +59,20 @@ pub(crate) struct Call {
     pub(crate) function: Function,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Function {
     pub(crate) name: String,
     /// JSON as text.
     pub(crate) arguments: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Logprobs {
     pub(crate) content: Vec<Logprob>,
     pub(crate) refusal: Option<()>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[expect(clippy::struct_field_names, reason = "the names are OpenAI's")]
 pub(crate) struct Logprob {
     /// llama-server's: the token's number.
@@ -82,7 +83,7 @@ pub(crate) struct Logprob {
     pub(crate) top_logprobs: Vec<TopLogprob>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct TopLogprob {
     pub(crate) id: i32,
     pub(crate) token: String,

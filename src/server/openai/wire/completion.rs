@@ -1,11 +1,12 @@
 //! Completions of texts; the pieces of a stream have the same form.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{Field, Progress, Timings, Usage};
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Completion {
     pub(crate) id: String,
     pub(crate) object: &'static str,
@@ -22,7 +23,7 @@ pub(crate) struct Completion {
     pub(crate) prompt_progress: Option<Progress>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct CompletionChoice {
     pub(crate) index: usize,
     pub(crate) text: String,
@@ -31,7 +32,7 @@ pub(crate) struct CompletionChoice {
 }
 
 /// One entry a token in each list.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct CompletionLogprobs {
     pub(crate) tokens: Vec<String>,
     /// Null for a token with nothing before it. As exact as those of `top_logprobs`: clients compare the numbers to see

@@ -8,6 +8,9 @@ mod model;
 mod rerank;
 mod response;
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Serialize, Serializer};
 
 pub(super) use chat::{
@@ -17,7 +20,7 @@ pub(super) use chat::{
 pub(super) use completion::{Completion, CompletionChoice, CompletionLogprobs};
 pub(super) use embedding::{Embedding, Embeddings, Legacy, Vector};
 pub(super) use model::{Meta, Model, Models, Status};
-pub(super) use rerank::{Document, Ranked, Ranking, Scored};
+pub(super) use rerank::{Document, Ranked, Ranking, Rankings, Scored};
 pub(super) use response::{
     Content, Deleted, Incomplete, InputTokens, Item, Items, ReasoningTokens, Response,
     ResponseError, ResponseUsage,
@@ -38,6 +41,20 @@ pub(super) enum Field<T> {
 impl<T> Field<T> {
     fn is_missing(&self) -> bool {
         matches!(self, Self::Missing)
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Field<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        <Option<T>>::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        <Option<T>>::json_schema(generator)
     }
 }
 
@@ -72,7 +89,7 @@ pub(super) struct Error {
 }
 
 /// The account of a chat or a completion.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Usage {
     pub(super) prompt_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,13 +99,13 @@ pub(super) struct Usage {
     pub(super) prompt_tokens_details: Option<CachedTokens>,
 }
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct CachedTokens {
     pub(super) cached_tokens: u32,
 }
 
 /// llama-server's account of the time.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Timings {
     pub(super) cache_n: u32,
     pub(super) prompt_n: u32,
@@ -106,7 +123,7 @@ pub(super) struct Timings {
 }
 
 /// llama-server's word on how much of a prompt is read.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(super) struct Progress {
     pub(super) total: u32,
     pub(super) cache: u32,

@@ -1,14 +1,15 @@
 //! Models.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Models {
     pub(crate) object: &'static str,
     pub(crate) data: Vec<Model>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Model {
     pub(crate) id: String,
     pub(crate) object: &'static str,
@@ -19,13 +20,13 @@ pub(crate) struct Model {
 }
 
 /// `loaded` or `unloaded`, in the form of llama-server's router.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Status {
     pub(crate) value: &'static str,
 }
 
 /// What llama-server tells of a model, as far as its file says it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Meta {
     pub(crate) architecture: Option<String>,
     pub(crate) n_ctx_train: Option<u64>,

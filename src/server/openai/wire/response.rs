@@ -1,10 +1,11 @@
 //! The Responses API: an answer is a list of items.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// An answer and what was asked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Response {
     pub(crate) id: String,
     pub(crate) object: &'static str,
@@ -22,18 +23,18 @@ pub(crate) struct Response {
     pub(crate) asked: Map<String, Value>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ResponseError {
     pub(crate) code: &'static str,
     pub(crate) message: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct Incomplete {
     pub(crate) reason: &'static str,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ResponseUsage {
     pub(crate) input_tokens: u32,
     pub(crate) input_tokens_details: super::CachedTokens,
@@ -42,13 +43,13 @@ pub(crate) struct ResponseUsage {
     pub(crate) total_tokens: u32,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 pub(crate) struct ReasoningTokens {
     pub(crate) reasoning_tokens: u32,
 }
 
 /// One item of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Item {
     Reasoning {
@@ -106,7 +107,7 @@ impl Item {
 }
 
 /// A part of an item.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum Content {
     ReasoningText { text: String },
@@ -114,7 +115,7 @@ pub(crate) enum Content {
 }
 
 /// What a stored answer was asked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Items {
     pub(crate) object: &'static str,
     pub(crate) data: Vec<Value>,
@@ -123,7 +124,7 @@ pub(crate) struct Items {
     pub(crate) has_more: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[expect(clippy::struct_field_names, reason = "the names are OpenAI's")]
 pub(crate) struct Deleted {
     pub(crate) id: String,
@@ -132,7 +133,7 @@ pub(crate) struct Deleted {
 }
 
 /// How long a prompt is.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct InputTokens {
     pub(crate) object: &'static str,
     pub(crate) input_tokens: usize,
