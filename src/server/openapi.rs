@@ -72,7 +72,7 @@ impl Schemas {
     fn new() -> Self {
         let settings = |contract, path: &'static str| {
             SchemaSettings::draft2020_12().with(|settings| {
-                settings.definitions_path = path.trim_matches(['#', '/']).into();
+                settings.definitions_path = path.trim_matches('#').trim_end_matches('/').into();
                 settings.meta_schema = None;
                 settings.contract = contract;
             })
