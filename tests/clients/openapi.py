@@ -57,6 +57,8 @@ def settle_models():
             return body
         if len(str(body)) % 4:
             body["model"] = "chatty"
+        if context.operation.path == "/generate":
+            body.setdefault("max_tokens", LENGTH)
         for holder in [body, body.get("options")]:
             for name in holder if isinstance(holder, dict) else []:
                 value = holder[name]

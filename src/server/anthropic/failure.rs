@@ -43,7 +43,12 @@ pub(super) fn value(problem: &Problem, request_id: &str) -> Value {
 /// The answer to a request that failed.
 pub(super) fn response(problem: &Problem) -> Response {
     let request_id = ids::new("req_");
-    let mut response = body::json(class(problem.kind).0, &value(problem, &request_id));
+    let status = match problem.kind {
+        // A method that a path does not take, or a body that does not come: there is a status for it.
+        Kind::Invalid => problem.status.as_u16(),
+        kind => class(kind).0,
+    };
+    let mut response = body::json(status, &value(problem, &request_id));
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&request_id) {
         headers.insert("request-id", id);
