@@ -40,6 +40,8 @@ pub(super) struct Call {
     prompt_tokens: AtomicU32,
     reply_tokens: AtomicU32,
     failed: AtomicBool,
+    /// Whether it wanted to manage something.
+    manages: AtomicBool,
 }
 
 /// Names of models in the bodies of Ollama's management routes.
@@ -67,6 +69,7 @@ impl Call {
             prompt_tokens: AtomicU32::new(0),
             reply_tokens: AtomicU32::new(0),
             failed: AtomicBool::new(false),
+            manages: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +97,7 @@ impl Call {
     /// Refuses what needs a key for managing, when it came with another one. For requests that manage something by
     /// what is in their body; those that always do say so where they are registered.
     pub(super) fn must_manage(&self) -> Result<(), Problem> {
+        self.manages.store(true, Ordering::Relaxed);
         match self.key.get() {
             Some((name, false)) => Err(Problem {
                 hint: Some("nfl keys add NAME --scope manage makes one that is".to_owned()),
@@ -104,6 +108,11 @@ impl Call {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Whether it managed something, or wanted to, by what is in its body.
+    pub(super) fn manages_by_body(&self) -> bool {
+        self.access != Access::Manage && self.manages.load(Ordering::Relaxed)
     }
 
     /// Notes which model is asked.

@@ -229,12 +229,18 @@ fn keys_that_infer_do_not_manage_and_the_audit_says_who_tried() {
     let home = served.home().to_owned();
     let actions = wait_for(|| {
         let actions = last_actions(&home, 10).unwrap();
-        (actions.len() == 2 && actions.iter().all(|action| action.ended.is_some()))
+        (actions.len() == 4 && actions.iter().all(|action| action.ended.is_some()))
             .then_some(actions)
     });
     let told: Vec<_> =
         actions.iter().map(|each| (each.who.as_str(), each.outcome.as_deref())).collect();
-    assert_eq!(told, [("keeper", Some("200")), ("reader", Some("403"))]);
+    let (done, refused) = (Some("200"), Some("403"));
+    assert_eq!(
+        told,
+        [("keeper", done), ("keeper", done), ("reader", refused), ("reader", refused)]
+    );
+    assert_eq!(actions[1].action, "POST /api/generate");
+    assert!(actions[1].target.as_deref().unwrap().starts_with("chat"));
     assert_eq!(actions[0].action, "DELETE /api/delete");
     assert_eq!(actions[0].target.as_deref(), Some("plain"));
     assert_eq!(actions[0].request.as_deref(), Some("r-1"));

@@ -47,6 +47,7 @@ pub(super) async fn load(
     let done_reason = if terms.keep_alive == Some(KeepAlive::For(Duration::ZERO)) {
         // It takes the model from all who use it.
         if let Some(call) = Call::current() {
+            call.asks(&ask.name);
             call.must_manage()?;
         }
         let (server, name) = (Arc::clone(server), ask.name);

@@ -44,6 +44,11 @@ impl Ending {
         if call.access != Access::Manage || (refusal.is_some() && call.key().is_none()) {
             return;
         }
+        self.register();
+    }
+
+    fn register(&mut self) {
+        let call = &self.call;
         let who = call.key().unwrap_or("anyone");
         let action = Action {
             address: call.address.map(|address| address.to_string()),
@@ -116,6 +121,9 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let (status, outcome) = self.outcome();
         self.tell(status, outcome);
+        if self.call.manages_by_body() {
+            self.register();
+        }
         if let Some((serial, mut action)) = self.action.take() {
             action.target = self.call.model().map(str::to_owned);
             action.outcome = Some(outcome.map_or_else(|| status.to_string(), str::to_owned));
