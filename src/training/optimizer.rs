@@ -77,8 +77,11 @@ impl Memory {
 
 /// The numbers of one step.
 struct Update {
-    beta1: f32,
-    beta2: f32,
+    /// What a gradient adds to the first moment. 1 − β is rounded behind the subtraction, as PyTorch does it.
+    first_share: f32,
+    /// What stays of the second moment, and what a gradient adds to it.
+    second_stays: f32,
+    second_share: f32,
     /// What stays of a weight.
     stays: f32,
     /// The rate over the first moment's correction.
@@ -93,9 +96,10 @@ impl Update {
     fn new(numbers: &AdamW, rate: f64, number: u64) -> Self {
         let correction = |beta: f64| 1.0 - beta.powi(number as i32);
         Self {
-            beta1: numbers.beta1 as f32,
-            beta2: numbers.beta2 as f32,
-            stays: 1.0 - (rate * numbers.weight_decay) as f32,
+            first_share: (1.0 - numbers.beta1) as f32,
+            second_stays: numbers.beta2 as f32,
+            second_share: (1.0 - numbers.beta2) as f32,
+            stays: (1.0 - rate * numbers.weight_decay) as f32,
             step: (rate / correction(numbers.beta1)) as f32,
             root: correction(numbers.beta2).sqrt() as f32,
             epsilon: numbers.epsilon as f32,
@@ -110,8 +114,8 @@ impl Update {
             let moments = moments.first.iter_mut().zip(&mut moments.second);
             for ((value, gradient), (first, second)) in values.iter_mut().zip(gradient).zip(moments)
             {
-                *first += (gradient - *first) * (1.0 - self.beta1);
-                *second = *second * self.beta2 + (1.0 - self.beta2) * gradient * gradient;
+                *first += (gradient - *first) * self.first_share;
+                *second = *second * self.second_stays + self.second_share * gradient * gradient;
                 let length = second.sqrt() / self.root + self.epsilon;
                 *value = *value * self.stays - self.step * *first / length;
             }
