@@ -76,7 +76,7 @@ impl Case {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training");
         let file = |end: &str| -> PathBuf { folder.join(format!("{family}.{end}")) };
         let judge = Judge::read(&file("safetensors"));
-        let mut decoder = base::read(&Gguf::open(&file("gguf")).unwrap(), 64).unwrap();
+        let mut decoder = decoder(&file("gguf"));
         let roles = MAPS.map(|(role, _)| role);
         let (targets, _) = targets::adapt(&mut decoder, &roles, RANK, scale, &mut || 0.0).unwrap();
         let adapters = files::read_peft(&judge.peft("lora."), scale, &targets, &decoder).unwrap();
@@ -96,6 +96,10 @@ impl Case {
         let all = all.map(|gradient| Lora { a: gradient.a, b: gradient.b, scale: 1.0 }).collect();
         files::peft(&self.targets, &Adapters(all), &self.decoder).unwrap()
     }
+}
+
+fn decoder(model: &Path) -> Decoder {
+    base::read(&Gguf::open(model).unwrap(), 64).unwrap()
 }
 
 fn worst(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -148,11 +152,50 @@ fn check(family: &str, scale: f64) {
         assert!(error <= 1e-4, "{family}: the loss of step {number} differs by {error:e}");
     }
     let logits = values(&trainer.decoder.logits(&batch, &trainer.adapters).unwrap()).unwrap();
+    // After 50 steps PyTorch in single precision is 5e-4 from itself in double (Gemma 3).
     let error = relative(&logits, &judge.numbers("merged"));
-    assert!(error <= 1e-4, "{family}: what was learned differs by {error:e}");
+    assert!(error <= 1e-3, "{family}: what was learned differs by {error:e}");
 }
+
+/// α over the rank, as the script chooses them.
+const SCALE: f64 = 2.0;
 
 #[test]
 fn llama_learns_as_in_pytorch() {
-    check("llama", 2.0);
+    check("llama", SCALE);
+}
+
+#[test]
+fn llama_with_frequencies_for_long_contexts_learns_as_in_pytorch() {
+    check("llama3", SCALE);
+}
+
+#[test]
+fn mistral_learns_as_in_pytorch() {
+    check("mistral", SCALE);
+}
+
+#[test]
+fn qwen2_learns_as_in_pytorch() {
+    check("qwen2", SCALE);
+}
+
+#[test]
+fn qwen3_learns_as_in_pytorch_scaled_by_the_root_of_the_rank() {
+    check("qwen3", 8.0 / (RANK as f64).sqrt());
+}
+
+#[test]
+fn gemma2_learns_as_in_pytorch() {
+    check("gemma2", SCALE);
+}
+
+#[test]
+fn gemma3_learns_as_in_pytorch() {
+    check("gemma3", SCALE);
+}
+
+#[test]
+fn granite_learns_as_in_pytorch() {
+    check("granite", SCALE);
 }

@@ -53,6 +53,7 @@ const BUILDS: &[Build] = &[
     Build { name: "llama", pairs: Pairs::Neighbours, activation: Activation::Silu },
     Build { name: "qwen2", pairs: Pairs::Halves, activation: Activation::Silu },
     Build { name: "qwen3", pairs: Pairs::Halves, activation: Activation::Silu },
+    Build { name: "granite", pairs: Pairs::Neighbours, activation: Activation::Silu },
     Build { name: "gemma2", pairs: Pairs::Halves, activation: Activation::Gelu },
     Build { name: "gemma3", pairs: Pairs::Halves, activation: Activation::Gelu },
 ];
@@ -76,11 +77,15 @@ pub fn read(gguf: &Gguf, tokens_max: usize) -> Result<Decoder, BaseError> {
         blocks.push((reader.block(block)?, of_block[block as usize]));
     }
     let number = |key: &str| gguf.metadata().f32(&format!("{name}.{key}")).map(f64::from);
-    let head_width = shape.key_length as usize;
-    let gemma = name.starts_with("gemma");
+    let gemma = name.starts_with("gemma").then(|| (shape.embedding as f64).sqrt());
+    // The largest Gemmas scale by the share of a head in the embedding (`LLM_TYPE_27B` in llama.cpp).
+    let scaled_length = match (name, shape.blocks) {
+        ("gemma2", 46) | ("gemma3", 62) => shape.embedding as f64 / f64::from(shape.heads),
+        _ => shape.key_length as f64,
+    };
     Ok(Decoder {
         embedding,
-        embedding_scale: gemma.then(|| (shape.embedding as f64).sqrt()),
+        embedding_scale: number("embedding_scale").or(gemma),
         blocks,
         shape: BlockShape {
             heads: shape.heads as usize,
@@ -88,12 +93,14 @@ pub fn read(gguf: &Gguf, tokens_max: usize) -> Result<Decoder, BaseError> {
             epsilon: f64::from(shape.norm_epsilon),
             activation: build.activation,
             pairs: build.pairs,
+            residual_scale: number("residual_scale"),
         },
         sights,
-        attention_scale: number("attention.scale").unwrap_or(1.0 / (head_width as f64).sqrt()),
+        attention_scale: number("attention.scale").unwrap_or(1.0 / scaled_length.sqrt()),
         attention_cap: number("attn_logit_softcapping"),
         output_norm: reader.vector(Role::OutputNorm, None)?,
         head,
+        logit_scale: number("logit_scale").map(f64::recip),
         logit_cap: number("final_logit_softcapping"),
     })
 }

@@ -5,9 +5,9 @@ use candle_core::{Device, Result, Tensor};
 use crate::training::block::{Block, BlockShape, Keep, Saved, Scene};
 use crate::training::linear::{Adapters, Gradients};
 use crate::training::ops::attention::View;
-use crate::training::ops::head;
 use crate::training::ops::norm::{rms_norm, rms_norm_back};
 use crate::training::ops::rope::Angles;
+use crate::training::ops::{head, scaled};
 use crate::training::weight::Weight;
 
 /// Tokens of documents, one after the other.
@@ -46,7 +46,7 @@ pub struct Sight {
 pub struct Decoder {
     /// \[vocabulary, hidden\].
     pub embedding: Weight,
-    /// Factor on embeddings (Gemma).
+    /// Factor on embeddings (Gemma, Granite).
     pub embedding_scale: Option<f64>,
     /// The blocks, each with the number of its sight.
     pub blocks: Vec<(Block, usize)>,
@@ -62,6 +62,8 @@ pub struct Decoder {
     pub output_norm: Tensor,
     /// \[vocabulary, hidden\]; the embedding where they are one.
     pub head: Weight,
+    /// Factor on logits (Granite).
+    pub logit_scale: Option<f64>,
     /// Bends logits.
     pub logit_cap: Option<f64>,
 }
@@ -134,17 +136,14 @@ impl Decoder {
     fn embed(&self, tokens: &[u32]) -> Result<Tensor> {
         let table = self.embedding.hold(self.output_norm.dtype())?;
         let x = table.rows(&Tensor::new(tokens, &Device::Cpu)?)?;
-        match self.embedding_scale {
-            Some(scale) => x * scale,
-            None => Ok(x),
-        }
+        scaled(x, self.embedding_scale)
     }
 
     /// The loss of a batch under adapters; nothing is kept.
     pub fn loss(&self, batch: &Batch, adapters: &Adapters) -> Result<Loss> {
         let (x, _) = Pass::new(self, batch, adapters).run(&[])?;
         let (rows, targets, _) = learned(&x, batch)?;
-        let states = rms_norm(&rows, &self.output_norm, self.shape.epsilon)?;
+        let states = self.output(&rows)?;
         let sum = head::loss(&states, &self.head, &targets, self.logit_cap)?;
         Ok(Loss { sum, tokens: targets.len() })
     }
@@ -152,7 +151,7 @@ impl Decoder {
     /// The logits of every token, \[tokens, vocabulary\]: for comparisons.
     pub fn logits(&self, batch: &Batch, adapters: &Adapters) -> Result<Tensor> {
         let (x, _) = Pass::new(self, batch, adapters).run(&[])?;
-        let x = rms_norm(&x, &self.output_norm, self.shape.epsilon)?;
+        let x = self.output(&x)?;
         let logits = self.head.hold(x.dtype())?.forward(&x)?;
         match self.logit_cap {
             Some(cap) => (logits / cap)?.tanh()? * cap,
@@ -170,17 +169,27 @@ impl Decoder {
         let pass = Pass::new(self, batch, lesson.adapters);
         let (x, saved) = pass.run(lesson.keeps)?;
         let (rows, targets, places) = learned(&x, batch)?;
-        let epsilon = self.shape.epsilon;
-        let states = rms_norm(&rows, &self.output_norm, epsilon)?;
+        let states = self.output(&rows)?;
         let (factor, cap) = (lesson.factor, self.logit_cap);
         let found = head::cross_entropy(&states, &self.head, &targets, factor, cap)?;
-        let drows = rms_norm_back(&rows, &self.output_norm, epsilon, &found.dstates)?;
+        let drows = self.output_back(&rows, found.dstates)?;
         let mut dx = x.zeros_like()?.index_add(&places, &drows, 0)?;
         drop((x, rows, states));
         for ((block, sight), saved) in self.blocks.iter().zip(saved).rev() {
             dx = block.backward(saved, &dx, pass.scene(*sight), gradients)?;
         }
         Ok(Loss { sum: found.loss, tokens: targets.len() })
+    }
+
+    /// What the head sees of states behind the last block; the factor on logits is in it.
+    fn output(&self, states: &Tensor) -> Result<Tensor> {
+        scaled(rms_norm(states, &self.output_norm, self.shape.epsilon)?, self.logit_scale)
+    }
+
+    /// The way back through [`Self::output`].
+    fn output_back(&self, states: &Tensor, dy: Tensor) -> Result<Tensor> {
+        let dy = scaled(dy, self.logit_scale)?;
+        rms_norm_back(states, &self.output_norm, self.shape.epsilon, &dy)
     }
 }
 

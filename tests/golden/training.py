@@ -44,13 +44,63 @@ SMALL = {
     "eos_token_id": 2,
 }
 
+GEMMA = {"head_dim": 16, "sliding_window": 8, "query_pre_attn_scalar": 16, "tie_word_embeddings": True}
+
+# The class in transformers, the configuration, PEFT's options.
 FAMILIES = {
     "llama": ("Llama", {}, {}),
+    "llama3": (
+        "Llama",
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 500_000.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            },
+            "tie_word_embeddings": True,
+        },
+        {},
+    ),
+    "mistral": ("Mistral", {"sliding_window": None, "head_dim": 16}, {}),
+    "qwen2": ("Qwen2", {}, {}),
+    "qwen3": ("Qwen3", {"head_dim": 16}, {"use_rslora": True}),
+    "gemma2": (
+        "Gemma2",
+        {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+        {},
+    ),
+    "gemma3": (
+        "Gemma3",
+        {
+            **GEMMA,
+            "num_hidden_layers": 6,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10_000.0},
+                "full_attention": {"rope_type": "linear", "rope_theta": 1_000_000.0, "factor": 8.0},
+            },
+        },
+        {},
+    ),
+    "granite": (
+        "Granite",
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.0,
+        },
+        {},
+    ),
 }
+
+CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 
 
 def model_of(kind, numbers):
-    config = getattr(transformers, f"{kind}Config")(**{**SMALL, **numbers})
+    config = getattr(transformers, CONFIGS.get(kind, f"{kind}Config"))(**{**SMALL, **numbers})
     torch.manual_seed(0)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).float().eval()
     with torch.no_grad():
@@ -69,6 +119,9 @@ def convert(model, target):
     """The model's GGUF file by llama.cpp's converter."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
+        # Gemma's embedding is cut to the words that are named.
+        words = {"model": {"vocab": {str(number): number for number in range(VOCABULARY)}}, "added_tokens": []}
+        (Path(folder) / "tokenizer.json").write_text(json.dumps(words))
         parameters = ModelBase.load_hparams(Path(folder), False)
         converter = get_model_class(get_model_architecture(parameters, ModelType.TEXT))
         converter.set_vocab = lambda self: None
@@ -128,7 +181,9 @@ def main():
         convert(model, HERE / f"{name}.gguf")
         found = numbers_of(model, options)
         notes = {"rank": str(RANK), "alpha": str(ALPHA), "options": json.dumps(options)}
-        save_file({key: value.contiguous() for key, value in found.items()}, HERE / f"{name}.safetensors", notes)
+        target = HERE / f"{name}.safetensors"
+        save_file({key: value.contiguous() for key, value in found.items()}, target, notes)
+        target.chmod(0o644)
 
 
 main()

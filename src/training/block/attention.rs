@@ -7,6 +7,7 @@ use crate::training::linear::{Linear, Passed};
 use crate::training::ops::attention::{attention, attention_back};
 use crate::training::ops::norm::{rms_norm, rms_norm_back};
 use crate::training::ops::rope::{rope, rope_back};
+use crate::training::ops::scaled;
 
 /// x + norm(o(attention(q, k, v of norm(x)))).
 #[derive(Debug, Clone)]
@@ -79,7 +80,7 @@ impl Attention {
         let inners = [q_inner, k_inner, v_inner, o_inner];
         let normed = Some(normed);
         let work = Work { normed, q_raw, k_raw, q, k, v, mixed, attended_raw, inners };
-        Ok(((x + attended)?, work))
+        Ok(((x + scaled(attended, shape.residual_scale)?)?, work))
     }
 
     /// The gradient of x from that of the result.
@@ -99,7 +100,8 @@ impl Attention {
         };
         let [q_inner, k_inner, v_inner, o_inner] = &work.inners;
         let post_norm = self.post_norm.as_ref();
-        let dattended = norm_some_back(work.attended_raw.as_ref(), post_norm, epsilon, dy)?;
+        let dadded = scaled(dy.clone(), shape.residual_scale)?;
+        let dattended = norm_some_back(work.attended_raw.as_ref(), post_norm, epsilon, &dadded)?;
         let passed = Passed { x: &work.mixed, inner: o_inner.as_ref() };
         let dmixed = self.o.backward(passed, &dattended, adapters, gradients)?;
         let dmixed = dmixed.reshape((tokens, shape.heads, ()))?;

@@ -6,6 +6,7 @@ use super::{Back, Scene, norm_some, norm_some_back};
 use crate::training::linear::{Linear, Passed};
 use crate::training::ops::activation::{gated, gated_back};
 use crate::training::ops::norm::{rms_norm, rms_norm_back};
+use crate::training::ops::scaled;
 
 /// x + norm(down(activation(gate(n))·up(n))) with n = norm(x).
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl FeedForward {
         let (fed, fed_raw) = norm_some(fed, self.post_norm.as_ref(), shape.epsilon)?;
         let inners = [gate_inner, up_inner, down_inner];
         let work = Work { gate, up, fed_raw, inners, cheap: Some((normed, hidden)) };
-        Ok(((x + fed)?, work))
+        Ok(((x + scaled(fed, shape.residual_scale)?)?, work))
     }
 
     /// The gradient of x from that of the result.
@@ -79,7 +80,8 @@ impl FeedForward {
             None => (rms_norm(x, &self.norm, epsilon)?, gated(shape.activation, &gate, &up)?),
         };
         let [gate_inner, up_inner, down_inner] = &inners;
-        let dfed = norm_some_back(fed_raw.as_ref(), self.post_norm.as_ref(), epsilon, dy)?;
+        let dadded = scaled(dy.clone(), shape.residual_scale)?;
+        let dfed = norm_some_back(fed_raw.as_ref(), self.post_norm.as_ref(), epsilon, &dadded)?;
         let passed = Passed { x: &hidden, inner: down_inner.as_ref() };
         let dhidden = self.down.backward(passed, &dfed, adapters, gradients)?;
         let (dgate, dup) = gated_back(shape.activation, &gate, &up, &dhidden)?;

@@ -38,6 +38,8 @@ pub struct BlockShape {
     pub activation: Activation,
     /// How positions turn heads.
     pub pairs: Pairs,
+    /// Factor on what a part adds to the residual (Granite).
+    pub residual_scale: Option<f64>,
 }
 
 /// What a block computes with besides its weights.

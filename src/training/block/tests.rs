@@ -11,13 +11,14 @@ const HIDDEN: usize = 8;
 const INNER: usize = 10;
 const HEAD_WIDTH: usize = 6;
 
-fn shape() -> BlockShape {
+fn shape(extras: bool) -> BlockShape {
     BlockShape {
         heads: 4,
         key_heads: 2,
         epsilon: 1e-5,
         activation: Activation::Silu,
         pairs: Pairs::Halves,
+        residual_scale: extras.then_some(0.6),
     }
 }
 
@@ -38,7 +39,7 @@ fn block(adapters: &mut Adapters, extras: bool) -> Block {
         }
     };
     let norm = |seed: u64, width: usize| check::noise(seed, &[width]);
-    let shape = shape();
+    let shape = shape(extras);
     let (q, k) = (shape.heads * HEAD_WIDTH, shape.key_heads * HEAD_WIDTH);
     let attention = Attention {
         norm: norm(1, HIDDEN),
@@ -65,7 +66,7 @@ fn gradients_are_those_of_the_formula() {
     for extras in [false, true] {
         let mut adapters = Adapters::default();
         let block = block(&mut adapters, extras);
-        let shape = shape();
+        let shape = shape(extras);
         let (x, dy) = (check::noise(7, &[5, HIDDEN]), check::noise(8, &[5, HIDDEN]));
         let angles = Angles::new(8, &frequencies(3, 100.0, 1.0, None));
         let view = View::new(&[2, 3], None, 0.4, None);

@@ -115,6 +115,14 @@ pub(crate) fn rows(tensor: &Tensor) -> Result<(usize, usize)> {
     Ok((tensor.elem_count() / width.max(1), width))
 }
 
+/// `x` times a factor, where there is one; its gradient goes the same way.
+pub(crate) fn scaled(x: Tensor, scale: Option<f64>) -> Result<Tensor> {
+    match scale {
+        Some(scale) => x * scale,
+        None => Ok(x),
+    }
+}
+
 /// The numbers of a tensor in main memory, row by row.
 pub fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     read::<f32, _>(&tensor.contiguous()?, <[f32]>::to_vec)
