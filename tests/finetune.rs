@@ -92,7 +92,15 @@ fn a_model_of_stories_learns_plays() {
     assert_eq!(bench.text(&["--adapter", &file]), learned);
     assert_eq!(bench.text(&["--adapter", &format!("{folder}=0")]), base);
     assert_eq!(bench.text(&[]), base);
-    let names = fixture::files_of(&bench.folder.path().join("run"));
+    // Merged it says the same without the adapter.
+    let (model, merged) = (fixture::text(&bench.model), bench.path("merged.gguf"));
+    let flags = ["--level", "f32", "--eval", &held_out, "--output", &merged];
+    let ran = fixture::nfl(&[&["merge", model, "--adapter", &folder][..], &flags].concat());
+    assert!(ran.stderr.contains("KL divergence"), "{}", ran.stderr);
+    ran.expect_success();
+    let other = Bench { model: merged.into(), ..bench };
+    assert_eq!(other.text(&[]), learned);
+    let names = fixture::files_of(&other.folder.path().join("run"));
     assert_eq!(names, ["adapter.gguf", "adapter_config.json", "adapter_model.safetensors"]);
 }
 

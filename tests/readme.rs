@@ -67,6 +67,7 @@ fn help_texts_are_as_reviewed() {
         "import",
         "keys",
         "list",
+        "merge",
         "outdated",
         "prune",
         "pull",

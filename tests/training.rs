@@ -17,6 +17,8 @@ use nfl::training::trainer::{Recipe, Trainer};
 use nfl_models::gguf::Gguf;
 use safetensors::SafeTensors;
 
+use crate::fixture;
+
 const RANK: usize = 4;
 
 /// What PyTorch found.
@@ -66,6 +68,7 @@ impl Judge {
 /// A family's model with PEFT's adapter on it.
 struct Case {
     judge: Judge,
+    model: PathBuf,
     decoder: Decoder,
     targets: Vec<Target>,
     adapters: Adapters,
@@ -76,11 +79,26 @@ impl Case {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training");
         let file = |end: &str| -> PathBuf { folder.join(format!("{family}.{end}")) };
         let judge = Judge::read(&file("safetensors"));
-        let mut decoder = decoder(&file("gguf"));
+        let model = file("gguf");
+        let mut decoder = decoder(&model);
         let roles = MAPS.map(|(role, _)| role);
         let (targets, _) = targets::adapt(&mut decoder, &roles, RANK, scale, &mut || 0.0).unwrap();
         let adapters = files::read_peft(&judge.peft("lora."), scale, &targets, &decoder).unwrap();
-        Self { judge, decoder, targets, adapters }
+        Self { judge, model, decoder, targets, adapters }
+    }
+
+    /// The model with the adapter in it, by `nfl merge`.
+    fn merged(&self) -> Decoder {
+        let folder = tempfile::tempdir().unwrap();
+        let architecture =
+            Gguf::open(&self.model).unwrap().metadata().architecture().unwrap().to_owned();
+        let mut adapter = fs::File::create(folder.path().join("adapter.gguf")).unwrap();
+        files::gguf(&mut adapter, &architecture, "tiny", &self.targets, &self.adapters).unwrap();
+        let target = folder.path().join("merged.gguf");
+        let [model, adapter, output] = [&self.model, folder.path(), &target].map(fixture::text);
+        let flags = ["--adapter", adapter, "--level", "f32", "--output", output];
+        fixture::nfl(&[&["merge", model][..], &flags].concat()).expect_success();
+        decoder(&target)
     }
 
     /// Gradients by the names and in the order of PEFT's files.
@@ -123,6 +141,9 @@ fn check(family: &str, scale: f64) {
     let logits = values(&case.decoder.logits(&batch, &case.adapters).unwrap()).unwrap();
     let error = worst(&logits, &case.judge.numbers("logits"));
     assert!(error <= 1e-5, "{family}: logits differ by {error:e}");
+    let merged = values(&case.merged().logits(&batch, &Adapters::default()).unwrap()).unwrap();
+    let error = worst(&merged, &case.judge.numbers("logits"));
+    assert!(error <= 1e-5, "{family}: logits of the merged model differ by {error:e}");
     for keep in [Keep::All, Keep::Selective, Keep::Boundary] {
         let ours = Judge(case.gradients(&batch, keep));
         let names: Vec<String> = ours.file().names().into_iter().map(str::to_owned).collect();

@@ -41,4 +41,4 @@ pub use order::{Order, Step};
 pub use outline::Outline;
 pub use pipeline::convert;
 pub use receipt::{Receipt, ReceiptTensor};
-pub use requantize::requantize;
+pub use requantize::{Change, requantize, rewrite};

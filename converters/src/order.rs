@@ -15,6 +15,8 @@ pub struct Order {
     pub output: PathBuf,
     /// The first part of the files' names: `NAME-LEVEL.gguf`.
     pub name: String,
+    /// The one file to write, in place of `NAME-LEVEL.gguf` in `output`.
+    pub file: Option<PathBuf>,
     /// Threads that encode; 0: as many as the machine runs at once.
     pub threads: usize,
     /// Whether files of these names may be replaced.
@@ -34,6 +36,7 @@ impl Order {
             levels,
             output: output.into(),
             name: name.into(),
+            file: None,
             threads: 0,
             overwrite: false,
             vocab_only: false,
@@ -55,7 +58,8 @@ impl Order {
 
     /// Where the file of a level goes.
     pub fn path(&self, level: Level) -> PathBuf {
-        self.output.join(format!("{}-{level}.gguf", self.name))
+        let of_level = || self.output.join(format!("{}-{level}.gguf", self.name));
+        self.file.clone().unwrap_or_else(of_level)
     }
 
     /// Where the file without tensors goes.

@@ -26,9 +26,29 @@ use std::time::Instant;
 /// Keys that describe the shards of a split model, which the output is not.
 const SPLIT_KEYS: [&str; 3] = ["split.no", "split.count", "split.tensors.count"];
 
+/// What happens to a model's values before they are written.
+pub trait Change: Sync {
+    /// Whether it changes a tensor; any other may be copied.
+    fn changes(&self, tensor: &str) -> bool;
+
+    /// Changes the values of a tensor from `start` on.
+    fn change(&self, tensor: &str, start: u64, values: &mut [f32]);
+}
+
 /// Writes a GGUF model at each level of the order, in one pass over it.
 pub fn requantize(
     source: &Gguf,
+    order: &Order,
+    encoder: &dyn BlockEncoder,
+    on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
+) -> Result<Vec<Receipt>, ConvertError> {
+    rewrite(source, None, order, encoder, on_step)
+}
+
+/// [`requantize`] with changed values.
+pub fn rewrite(
+    source: &Gguf,
+    change: Option<&dyn Change>,
     order: &Order,
     encoder: &dyn BlockEncoder,
     on_step: &mut dyn FnMut(Step<'_>) -> ControlFlow<()>,
@@ -70,7 +90,7 @@ pub fn requantize(
     }
     let elements = tensors.iter().map(JobTensor::elements).sum();
     tell(on_step, Step::Started { tensors: tensors.len(), elements, levels: &levels })?;
-    let gguf = GgufSource { file: source, infos: &infos, blocks: encoder };
+    let gguf = GgufSource { file: source, infos: &infos, blocks: encoder, change };
     let threads = order.thread_count();
     let job = Job { source: &gguf, tensors: &tensors, outputs: &outputs, blocks: encoder, threads };
     job.run(on_step)?;
@@ -111,6 +131,14 @@ struct GgufSource<'a> {
     file: &'a Gguf,
     infos: &'a [&'a TensorInfo],
     blocks: &'a dyn BlockEncoder,
+    change: Option<&'a dyn Change>,
+}
+
+impl GgufSource<'_> {
+    /// What changes a tensor.
+    fn change(&self, tensor: &str) -> Option<&dyn Change> {
+        self.change.filter(|change| change.changes(tensor))
+    }
 }
 
 impl Source for GgufSource<'_> {
@@ -122,12 +150,19 @@ impl Source for GgufSource<'_> {
         let end = start + target.len() as u64;
         let bytes = &self.file.data(info)[position(start)..position(end)];
         quantize::decode(self.blocks, info.tensor_type, bytes, target)
-            .map_err(|source| ConvertError::Encode { tensor: info.name.clone(), source })
+            .map_err(|source| ConvertError::Encode { tensor: info.name.clone(), source })?;
+        if let Some(change) = self.change(&info.name) {
+            change.change(&info.name, start, target);
+        }
+        Ok(())
     }
 
     fn stored(&self, tensor: usize) -> Result<Option<(TensorType, &[u8])>, ConvertError> {
         let info = self.infos[tensor];
         self.file.check_length(info)?;
+        if self.change(&info.name).is_some() {
+            return Ok(None);
+        }
         Ok(Some((info.tensor_type, self.file.data(info))))
     }
 

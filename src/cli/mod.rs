@@ -18,6 +18,7 @@ mod keys;
 mod list;
 mod listen;
 mod loading;
+mod merge;
 mod model;
 mod outdated;
 mod output;
@@ -92,6 +93,7 @@ enum Command {
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
     Finetune(finetune::Arguments),
+    Merge(merge::Arguments),
     Bench(Box<bench::Arguments>),
     Fit(Box<fit::Arguments>),
     Tune(tune::Arguments),
@@ -140,6 +142,7 @@ impl Command {
             }
             Self::Tune(arguments) => vec![&mut arguments.file],
             Self::Finetune(arguments) => vec![&mut arguments.model],
+            Self::Merge(arguments) => vec![&mut arguments.model],
             Self::Embed(arguments) => vec![&mut arguments.file],
             Self::Rerank(arguments) => vec![&mut arguments.file],
             Self::Run(arguments) => arguments.guessing.draft.iter_mut().collect(),
@@ -160,6 +163,7 @@ fn dispatch(mut command: Command, printer: &Printer) -> Result<(), Failure> {
         Command::Keys(arguments) => keys::run(&arguments, printer),
         Command::Audit(arguments) => audit::run(&arguments, printer),
         Command::Finetune(arguments) => finetune::run(&arguments, printer),
+        Command::Merge(arguments) => merge::run(&arguments, printer),
         Command::Search(arguments) => search::run(&arguments, printer),
         Command::Outdated(arguments) => outdated::run(&arguments, printer),
         Command::List(arguments) => list::run(&arguments, printer),

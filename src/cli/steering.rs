@@ -52,7 +52,7 @@ impl SteeringArguments {
 }
 
 /// An adapter's file, and a scale where one is given; of a folder the adapter in it.
-fn adapter(text: &str) -> Result<(PathBuf, f32), String> {
+pub(super) fn adapter(text: &str) -> Result<(PathBuf, f32), String> {
     let (path, scale) = scaled(text)?;
     if !path.is_dir() {
         return Ok((path, scale));

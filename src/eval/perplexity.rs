@@ -50,12 +50,17 @@ impl Hint for PerplexityError {
     }
 }
 
-/// Measures `text` in chunks of `context_tokens` tokens (at most the engine's context).
-pub fn measure(
-    engine: &mut Engine,
+/// The first token of a chunk whose probability counts: those before it have little to go by.
+pub(super) fn first_scored(context_tokens: usize) -> usize {
+    context_tokens / 2 + 1
+}
+
+/// The tokens of a text in chunks, each as it stands alone.
+pub(super) fn chunks(
+    engine: &Engine,
     text: &str,
     context_tokens: usize,
-) -> Result<Perplexity, PerplexityError> {
+) -> Result<Vec<Vec<i32>>, PerplexityError> {
     let mut tokens = engine.tokenize(text, true, false)?;
     // Two chunks at least, as upstream asks: one alone says little.
     let needed = 2 * context_tokens;
@@ -64,23 +69,34 @@ pub fn measure(
     }
     let begin =
         engine.info().begin.as_ref().filter(|_| engine.info().adds_begin).map(|token| token.id);
-    let first_scored = context_tokens / 2 + 1;
-    let (mut sum, mut sum_of_squares, mut count) = (0.0, 0.0, 0_usize);
-    let mut chunks = 0;
-    for chunk in tokens.chunks_exact_mut(context_tokens) {
+    let chunks = tokens.chunks_exact_mut(context_tokens).map(|chunk| {
         if let Some(begin) = begin {
             chunk[0] = begin;
         }
+        chunk.to_vec()
+    });
+    Ok(chunks.collect())
+}
+
+/// Measures `text` in chunks of `context_tokens` tokens (at most the engine's context).
+pub fn measure(
+    engine: &mut Engine,
+    text: &str,
+    context_tokens: usize,
+) -> Result<Perplexity, PerplexityError> {
+    let chunks = chunks(engine, text, context_tokens)?;
+    let first_scored = first_scored(context_tokens);
+    let (mut sum, mut sum_of_squares, mut count) = (0.0, 0.0, 0_usize);
+    for chunk in &chunks {
         for score in engine.score(chunk, first_scored)? {
             sum -= score;
             sum_of_squares += score * score;
             count += 1;
         }
-        chunks += 1;
     }
     let mean = sum / count as f64;
     let variance = (sum_of_squares / count as f64 - mean * mean).max(0.0);
     let value = mean.exp();
     let error = (variance / (count as f64 - 1.0)).sqrt() * value;
-    Ok(Perplexity { value, error, tokens: count, chunks })
+    Ok(Perplexity { value, error, tokens: count, chunks: chunks.len() })
 }
