@@ -8,9 +8,11 @@
 pub mod base;
 pub mod block;
 pub mod decoder;
+pub mod eight_bits;
 pub mod files;
 pub mod linear;
 pub mod lora;
+pub mod nf4;
 pub mod ops;
 pub mod optimizer;
 pub mod samples;
