@@ -111,14 +111,12 @@ fn files_of_the_machine_are_nobodys_to_name() {
         let messages = json!([{"role": "user", "content": "Hi"}]);
         let body = json!({"model": name, "prompt": "Hi", "content": "Hi", "tokens": [1], "input_prefix": "a",
             "messages": messages, "max_tokens": 1, "input": "Hi", "query": "a", "documents": ["b"]});
-        for path in
-            ["/completion", "/infill", "/tokenize", "/detokenize", "/generate", "/apply-template"]
-        {
+        for path in ["/completion", "/infill", "/tokenize", "/detokenize", "/generate"] {
             assert_eq!(served.post(path, &body).status, 404, "{path} {name}");
         }
-        let anthropic = json!({"model": name, "messages": messages, "max_tokens": 1});
-        for path in ["/v1/messages", "/v1/messages/count_tokens"] {
-            assert_eq!(served.post(path, &anthropic).status, 404, "{path} {name}");
+        let talk = json!({"model": name, "messages": messages, "max_tokens": 1});
+        for path in ["/v1/messages", "/v1/messages/count_tokens", "/apply-template"] {
+            assert_eq!(served.post(path, &talk).status, 404, "{path} {name}");
         }
         assert_eq!(served.get(&format!("/props?model={name}")).status, 404, "{name}");
     }

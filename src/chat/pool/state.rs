@@ -45,7 +45,7 @@ pub(super) struct Entry {
     /// Since when nobody has a lease.
     pub(super) idle_since: Instant,
     /// It must make room: nobody gets a lease any more.
-    drains: bool,
+    pub(super) drains: bool,
     /// It goes when it is idle, unless somebody asks for it again.
     is_unwanted: bool,
 }
