@@ -36,6 +36,7 @@ REASONS = [
     (r"test_router", "llama-server's own management of models; nfl has stored names and Ollama's dialect"),
     (r"test_mcp_servers|test_tools_builtin|test_proxy", "tools of llama-server's web page"),
     (r"test_compat_gcp", "Google's Vertex AI sets how a server is called; a proxy's work"),
+    (r"test_return_progress|responses_stream_with_llama_telemetry", "OpenAI's streams tell progress once, when the prompt is read; nfl's scheduler cuts prompts, not a flag"),
     (r"test_sleep", "keep_alive unloads models; there is no server-wide sleep"),
     (r"test_slot_save", "states are saved by the worker of its own accord, not into files of clients"),
     (r"test_lora", "needs an adapter of the suite's own, from the network; adapters belong to models"),
