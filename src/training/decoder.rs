@@ -4,6 +4,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::training::block::{Block, BlockShape, Keep, Saved, Scene};
 use crate::training::linear::{Adapters, Gradients};
+use crate::training::noise::Noise;
 use crate::training::ops::attention::View;
 use crate::training::ops::norm::{rms_norm, rms_norm_back};
 use crate::training::ops::rope::Angles;
@@ -19,6 +20,8 @@ pub struct Batch {
     pub documents: Vec<usize>,
     /// What is to be learned at each token: the one that follows it, where that counts.
     pub targets: Vec<Option<u32>>,
+    /// Noise on its embeddings.
+    pub noise: Option<Noise>,
 }
 
 impl Batch {
@@ -120,6 +123,9 @@ impl<'a> Pass<'a> {
     /// The states behind the last block, and what each block saved; without `keeps` nothing is.
     fn run(&self, keeps: &[Keep]) -> Result<(Tensor, Vec<Saved>)> {
         let mut x = self.decoder.embed(&self.batch.tokens)?;
+        if let Some(noise) = self.batch.noise {
+            x = noise.add(&x, &self.batch.documents)?;
+        }
         let mut all = Vec::with_capacity(keeps.len());
         for (number, (block, sight)) in self.decoder.blocks.iter().enumerate() {
             let keep = keeps.get(number).copied();
