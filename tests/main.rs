@@ -21,6 +21,7 @@ mod hostile;
 mod judge;
 mod perplexity;
 mod pool;
+mod preference;
 mod readme;
 mod router;
 mod rules;

@@ -21,28 +21,46 @@ use crate::fixture;
 
 const RANK: usize = 4;
 
+/// A file of the training judges.
+pub(crate) fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training").join(name)
+}
+
 /// What PyTorch found.
-struct Judge(Vec<u8>);
+pub(crate) struct Judge(Vec<u8>);
 
 impl Judge {
-    fn read(path: &Path) -> Self {
-        Self(fs::read(path).unwrap())
+    pub(crate) fn read(path: &Path) -> Self {
+        Self::of(fs::read(path).unwrap())
+    }
+
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.file().names().into_iter().map(str::to_owned).collect()
     }
 
     fn file(&self) -> SafeTensors<'_> {
         SafeTensors::deserialize(&self.0).unwrap()
     }
 
-    fn numbers(&self, name: &str) -> Vec<f32> {
+    pub(crate) fn numbers(&self, name: &str) -> Vec<f32> {
         let view = self.file().tensor(name).unwrap();
         view.data().as_chunks::<4>().0.iter().map(|four| f32::from_le_bytes(*four)).collect()
     }
 
+    /// Whole numbers, one after the other.
+    pub(crate) fn row(&self, name: &str) -> Vec<i64> {
+        let view = self.file().tensor(name).unwrap();
+        view.data().as_chunks::<8>().0.iter().map(|eight| i64::from_le_bytes(*eight)).collect()
+    }
+
     /// Rows of whole numbers.
     fn tokens(&self, name: &str) -> Vec<Vec<i64>> {
-        let view = self.file().tensor(name).unwrap();
-        let all = view.data().as_chunks::<8>().0.iter().map(|eight| i64::from_le_bytes(*eight));
-        all.collect::<Vec<_>>().chunks(view.shape()[1]).map(<[i64]>::to_vec).collect()
+        let width = self.file().tensor(name).unwrap().shape()[1];
+        self.row(name).chunks(width).map(<[i64]>::to_vec).collect()
     }
 
     fn batch(&self) -> Batch {
@@ -66,18 +84,17 @@ impl Judge {
 }
 
 /// A family's model with PEFT's adapter on it.
-struct Case {
+pub(crate) struct Case {
     judge: Judge,
     model: PathBuf,
-    decoder: Decoder,
-    targets: Vec<Target>,
-    adapters: Adapters,
+    pub(crate) decoder: Decoder,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) adapters: Adapters,
 }
 
 impl Case {
-    fn new(family: &str, scale: f64) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/training");
-        let file = |end: &str| -> PathBuf { folder.join(format!("{family}.{end}")) };
+    pub(crate) fn new(family: &str, scale: f64) -> Self {
+        let file = |end: &str| golden(&format!("{family}.{end}"));
         let judge = Judge::read(&file("safetensors"));
         let model = file("gguf");
         let mut decoder = decoder(&model);
@@ -126,7 +143,7 @@ fn worst(ours: &[f32], theirs: &[f32]) -> f32 {
 }
 
 /// The length of the difference over the length of what is expected.
-fn relative(ours: &[f32], theirs: &[f32]) -> f64 {
+pub(crate) fn relative(ours: &[f32], theirs: &[f32]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     let length = |all: &mut dyn Iterator<Item = f32>| -> f64 {
         all.map(|value| f64::from(value).powi(2)).sum::<f64>().sqrt()
@@ -146,7 +163,7 @@ fn check(family: &str, scale: f64) {
     assert!(error <= 1e-5, "{family}: logits of the merged model differ by {error:e}");
     for keep in [Keep::All, Keep::Selective, Keep::Boundary] {
         let ours = Judge(case.gradients(&batch, keep));
-        let names: Vec<String> = ours.file().names().into_iter().map(str::to_owned).collect();
+        let names = ours.names();
         assert_eq!(names.len(), 14 * case.decoder.blocks.len());
         for name in names {
             let expected = case.judge.numbers(&format!("grad.{name}"));

@@ -7,10 +7,12 @@ mod error;
 pub mod merge;
 mod order;
 pub mod outputs;
+mod preference;
 mod run;
 pub mod spans;
 
 pub use data::{DataError, Example, Turns};
 pub use error::LearnError;
 pub use order::{Order, Outcome, Report};
+pub use preference::{Preferences, Preferred};
 pub use run::learn;

@@ -19,6 +19,16 @@ impl Gradients {
         Self(vec![None; count])
     }
 
+    /// Adds others, each times a factor.
+    pub fn add_times(&mut self, others: Self, factor: f64) -> Result<()> {
+        for (number, other) in others.0.into_iter().enumerate() {
+            if let Some(LoraGradient { a, b }) = other {
+                self.add(number, LoraGradient { a: (a * factor)?, b: (b * factor)? })?;
+            }
+        }
+        Ok(())
+    }
+
     fn add(&mut self, number: usize, more: LoraGradient) -> Result<()> {
         self.0[number] = Some(match self.0[number].take() {
             Some(sum) => LoraGradient { a: (sum.a + more.a)?, b: (sum.b + more.b)? },

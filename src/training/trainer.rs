@@ -41,6 +41,17 @@ pub struct Step {
     pub gradient_norm: f64,
 }
 
+/// What the way forward of a step came to.
+#[derive(Debug, Clone, Copy)]
+pub struct Found {
+    /// Its mean loss.
+    pub loss: f64,
+    /// Learned tokens.
+    pub learned: usize,
+    /// All tokens.
+    pub tokens: usize,
+}
+
 /// Why a step was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -85,7 +96,6 @@ impl Trainer {
     /// One step on some micro-batches. Losses are divided by all learned tokens of the step, however they are spread over
     /// its micro-batches.
     pub fn step(&mut self, batches: &[Batch]) -> std::result::Result<Step, StepError> {
-        let number = self.memory.steps + 1;
         let learned: usize = batches.iter().map(Batch::learned).sum();
         let tokens = batches.iter().map(|batch| batch.tokens.len()).sum();
         if learned == 0 {
@@ -98,7 +108,17 @@ impl Trainer {
         for batch in batches.iter().filter(|batch| batch.learned() > 0) {
             sum += self.decoder.learn(batch, &lesson, &mut gradients)?.sum;
         }
-        let loss = sum / learned as f64;
+        self.apply(gradients, Found { loss: sum / learned as f64, learned, tokens })
+    }
+
+    /// Ends a step: checks, shortens and applies its gradients.
+    pub fn apply(
+        &mut self,
+        mut gradients: Gradients,
+        found: Found,
+    ) -> std::result::Result<Step, StepError> {
+        let number = self.memory.steps + 1;
+        let Found { loss, learned, tokens } = found;
         if let Some(missing) = gradients.0.iter().position(Option::is_none) {
             return Err(StepError::NoGradient(missing));
         }
