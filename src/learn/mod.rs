@@ -4,6 +4,7 @@ pub mod checkpoint;
 mod course;
 pub mod data;
 mod error;
+pub mod events;
 pub mod merge;
 mod order;
 pub mod outputs;
