@@ -8,6 +8,7 @@ pub mod events;
 pub mod merge;
 mod order;
 pub mod outputs;
+pub mod plot;
 mod preference;
 mod run;
 pub mod spans;
