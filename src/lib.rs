@@ -14,6 +14,7 @@
 //! |---|---|---|
 //! | 6 | [`cli`] | what can be typed, one file a command |
 //! | 5 | [`server`] | the dialects that clients speak, over HTTP |
+//! | 5 | [`tui`] | what is drawn on a terminal |
 //! | 4 | [`eval`] | how good a model is, and how fast: perplexity, speeds |
 //! | 4 | [`learn`] | teaching a model: data, runs, outputs |
 //! | 3 | [`chat`] | a conversation in, a stream of events out |
@@ -42,3 +43,4 @@ pub mod settings;
 pub mod store;
 pub mod term;
 pub mod training;
+pub mod tui;

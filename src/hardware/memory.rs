@@ -32,6 +32,11 @@ pub fn memory() -> Memory {
     system::memory()
 }
 
+/// Memory of this process that is in main memory now; None where the system does not tell.
+pub fn resident_bytes() -> Option<u64> {
+    system::resident_bytes()
+}
+
 /// How large pages are handed out; None where the system has no such setting.
 pub fn transparent_huge_pages() -> Option<String> {
     let text = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
@@ -52,6 +57,10 @@ mod system {
 
     pub(super) fn memory() -> Memory {
         read(Path::new("/"))
+    }
+
+    pub(super) fn resident_bytes() -> Option<u64> {
+        kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
     }
 
     /// Reads the files below `root`, which is another folder only in tests.
@@ -169,6 +178,10 @@ mod system {
             swap_total_bytes: system.total_swap(),
             swap_free_bytes: system.free_swap(),
         }
+    }
+
+    pub(super) fn resident_bytes() -> Option<u64> {
+        None
     }
 }
 

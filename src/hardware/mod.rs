@@ -9,6 +9,6 @@ mod storage;
 
 pub use cores::default_threads;
 pub use graphics::{GraphicsCard, Vendor, graphics_cards};
-pub use memory::{Memory, memory, transparent_huge_pages};
+pub use memory::{Memory, memory, resident_bytes, transparent_huge_pages};
 pub use processor::{Processor, processor};
 pub use storage::{Storage, storage};

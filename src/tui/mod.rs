@@ -1,0 +1,3 @@
+//! What is drawn on a terminal: the only place that knows ratatui.
+
+pub mod training;
