@@ -92,7 +92,7 @@ enum Command {
     Audit(audit::Arguments),
     Embed(Box<embed::Arguments>),
     Rerank(Box<rerank::Arguments>),
-    Finetune(finetune::Arguments),
+    Finetune(Box<finetune::Arguments>),
     Merge(merge::Arguments),
     Bench(Box<bench::Arguments>),
     Fit(Box<fit::Arguments>),
@@ -141,7 +141,7 @@ impl Command {
                 std::iter::once(&mut arguments.model).chain(&mut arguments.draft).collect()
             }
             Self::Tune(arguments) => vec![&mut arguments.file],
-            Self::Finetune(arguments) => vec![&mut arguments.model],
+            Self::Finetune(arguments) => arguments.model.iter_mut().collect(),
             Self::Merge(arguments) => vec![&mut arguments.model],
             Self::Embed(arguments) => vec![&mut arguments.file],
             Self::Rerank(arguments) => vec![&mut arguments.file],

@@ -1,66 +1,42 @@
-//! The order in which samples come: random, and the same for the same seed.
+//! The order in which examples come: random, and the same for the same seed.
 
-use crate::training::decoder::Batch;
-use crate::training::samples::{Sample, pack};
+use crate::training::random::Random;
 
-/// Random numbers (SplitMix64, Steele et al. 2014, <https://doi.org/10.1145/2660193.2660195>).
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut value = self.0;
-        value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        value ^ (value >> 31)
-    }
-
-    /// From 0 to 1, without 1.
-    pub(super) fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 24) as f32
-    }
-
-    fn shuffle<T>(&mut self, all: &mut [T]) {
-        for place in (1..all.len()).rev() {
-            let other = (self.next() % (place as u64 + 1)) as usize;
-            all.swap(place, other);
-        }
-    }
-}
-
-/// Micro-batches without end: the samples in a new order each time around, packed anew.
-pub(super) struct Course<'a> {
-    samples: &'a [Sample],
-    /// Tokens of a micro-batch at the most.
-    length: usize,
+/// Micro-batches without end: all examples in a new order each time around, put into micro-batches anew.
+pub(super) struct Course<'a, B> {
+    /// Examples, one at least.
+    examples: usize,
+    /// Makes micro-batches of the numbers of examples.
+    pack: &'a dyn Fn(&[usize]) -> Vec<B>,
     seed: u64,
     round: u64,
-    batches: std::vec::IntoIter<Batch>,
+    batches: std::vec::IntoIter<B>,
 }
 
-impl<'a> Course<'a> {
-    /// A course through samples, of which there must be one at least, behind its first `passed` micro-batches.
-    pub(super) fn new(samples: &'a [Sample], length: usize, seed: u64, passed: u64) -> Self {
-        let mut course = Self { samples, length, seed, round: 0, batches: Vec::new().into_iter() };
+impl<'a, B> Course<'a, B> {
+    /// A course through examples, behind its first `passed` micro-batches.
+    pub(super) fn new(
+        examples: usize,
+        pack: &'a dyn Fn(&[usize]) -> Vec<B>,
+        seed: u64,
+        passed: u64,
+    ) -> Self {
+        let mut course = Self { examples, pack, seed, round: 0, batches: Vec::new().into_iter() };
         for _ in 0..passed {
             course.next();
         }
         course
     }
 
-    pub(super) fn next(&mut self) -> Batch {
+    pub(super) fn next(&mut self) -> B {
         loop {
             if let Some(batch) = self.batches.next() {
                 return batch;
             }
-            let mut samples = self.samples.to_vec();
-            Random::new(self.seed ^ (self.round << 32)).shuffle(&mut samples);
+            let mut order: Vec<usize> = (0..self.examples).collect();
+            Random::new(self.seed ^ (self.round << 32)).shuffle(&mut order);
             self.round += 1;
-            self.batches = pack(&samples, self.length).into_iter();
+            self.batches = (self.pack)(&order).into_iter();
         }
     }
 }
@@ -70,21 +46,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_round_has_all_samples_and_a_course_can_be_entered_anywhere() {
-        let samples: Vec<Sample> = (0..9).map(|first| Sample::text(vec![first, 90, 91])).collect();
-        let mut course = Course::new(&samples, 6, 7, 0);
-        let batches: Vec<Batch> = (0..10).map(|_| course.next()).collect();
-        let firsts = |round: &[Batch]| {
-            let tokens = round.iter().flat_map(|batch| batch.tokens.iter().step_by(3).copied());
-            tokens.collect::<Vec<u32>>()
-        };
-        let (one, other) = (firsts(&batches[..5]), firsts(&batches[5..]));
+    fn every_round_has_all_examples_and_a_course_can_be_entered_anywhere() {
+        let pack = |order: &[usize]| order.chunks(2).map(<[usize]>::to_vec).collect();
+        let mut course = Course::new(9, &pack, 7, 0);
+        let batches: Vec<Vec<usize>> = (0..10).map(|_| course.next()).collect();
+        let (one, other) = (batches[..5].concat(), batches[5..].concat());
         assert_ne!(one, other);
         for mut round in [one, other] {
             round.sort_unstable();
-            assert_eq!(round, (0..9).collect::<Vec<u32>>());
+            assert_eq!(round, (0..9).collect::<Vec<usize>>());
         }
-        let mut entered = Course::new(&samples, 6, 7, 7);
-        assert_eq!(entered.next().tokens, batches[7].tokens);
+        assert_eq!(Course::new(9, &pack, 7, 7).next(), batches[7]);
     }
 }

@@ -69,8 +69,17 @@ pub enum LearnError {
     #[error("checkpoint: {0}")]
     Checkpoint(String),
     /// A checkpoint of another run.
-    #[error("the checkpoint is of a run with other data, another model or other numbers")]
-    OtherRun,
+    #[error("the checkpoint is of another run: {0}")]
+    OtherRun(&'static str),
+    /// An adapter with infinities in it.
+    #[error("step {0}: the adapter has numbers that are not finite")]
+    NotFinite(u64),
+    /// Preferences for a run that learns texts.
+    #[error("the examples are preferences (prompt, chosen, rejected)")]
+    Preferences,
+    /// Other examples for a run that learns preferences.
+    #[error("--dpo learns from preferences, and some examples are none")]
+    NoPreferences,
     /// A run's folder that has a checkpoint already.
     #[error("{}: there is a checkpoint of a run that was stopped", .0.display())]
     Unfinished(PathBuf),
@@ -92,12 +101,20 @@ impl Hint for LearnError {
             Self::TemplateChanges { .. } => {
                 "give each conversation as several examples that end with the assistant's turn"
             }
-            Self::Step(StepError::NotFinite { .. }) => {
-                "take a lower --rate; the last checkpoint is whole, and --resume goes on from it"
+            Self::Step(StepError::NotFinite { .. }) | Self::NotFinite(_) => {
+                "begin again with a lower --rate, or a --clip; the last checkpoint is whole, from before it went wrong"
             }
-            Self::OtherRun => "choose another --output, or give the run's own data and numbers",
+            Self::OtherRun(_) => {
+                "choose another --output, or give the run's own model, data and numbers"
+            }
+            Self::Preferences => "add --dpo to learn from them",
+            Self::NoPreferences => {
+                "each needs prompt, chosen and rejected; without --dpo texts and conversations are learned"
+            }
             Self::Unfinished(_) => "add --resume to go on with it, or choose another --output",
-            Self::NothingLearned(_) => "see that the assistant says something in them",
+            Self::NothingLearned(_) => {
+                "see what --preview shows of them, and whether --length is long enough"
+            }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space: the last checkpoint is whole, and --resume goes on from it"
             }

@@ -30,6 +30,18 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), LearnError> {
     Ok(())
 }
 
+/// The bytes of [`GGUF_FILE`].
+pub fn gguf(
+    architecture: &str,
+    name: &str,
+    targets: &[Target],
+    adapters: &Adapters,
+) -> Result<Vec<u8>, LearnError> {
+    let mut bytes = Vec::new();
+    files::gguf(&mut bytes, architecture, name, targets, adapters)?;
+    Ok(bytes)
+}
+
 /// An adapter and the model that it belongs to.
 #[derive(Debug)]
 pub struct Adapter<'a> {
@@ -51,8 +63,7 @@ impl Adapter<'_> {
     /// Writes all of its files.
     pub fn write(&self, folder: &Path) -> Result<(), LearnError> {
         let peft = files::peft(self.targets, self.adapters, self.decoder)?;
-        let mut gguf = Vec::new();
-        files::gguf(&mut gguf, self.architecture, self.name, self.targets, self.adapters)?;
+        let gguf = gguf(self.architecture, self.name, self.targets, self.adapters)?;
         // What others look for first comes last.
         write(&folder.join(GGUF_FILE), &gguf)?;
         write(&folder.join(PEFT_FILE), &peft)?;

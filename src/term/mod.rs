@@ -19,6 +19,7 @@ use std::path::Path;
 #[derive(Debug)]
 pub struct Printer {
     colour: bool,
+    colour_of_data: bool,
     quiet: bool,
 }
 
@@ -48,7 +49,16 @@ impl From<io::Error> for PrintError {
 impl Printer {
     /// A printer that is silent on stderr when `quiet`, and uses colour when `colour` allows it and stderr is a terminal.
     pub fn new(quiet: bool, colour: bool) -> Self {
-        Self { colour: colour && io::stderr().is_terminal(), quiet }
+        Self {
+            colour: colour && io::stderr().is_terminal(),
+            colour_of_data: colour && io::stdout().is_terminal(),
+            quiet,
+        }
+    }
+
+    /// Whether talk may have colours.
+    pub fn colour(&self) -> bool {
+        self.colour
     }
 
     /// Whether talk is suppressed; progress bars ask this.
@@ -70,6 +80,17 @@ impl Printer {
         stdout.write_all(text.as_bytes())?;
         stdout.flush()?;
         Ok(())
+    }
+
+    /// A text on stdout of which some parts are marked: green, or in brackets where there is no colour. It is made
+    /// [`neutral`], because it is to be looked at.
+    pub fn marked(&self, parts: &[(String, bool)]) -> Result<(), PrintError> {
+        let (open, close) = if self.colour_of_data { ("\x1b[32m", "\x1b[0m") } else { ("[", "]") };
+        let part = |(text, is_marked): &(String, bool)| {
+            let text = neutral(text);
+            if *is_marked { format!("{open}{text}{close}") } else { text }
+        };
+        self.line(&parts.iter().map(part).collect::<String>())
     }
 
     /// One line of talk on stderr. Nobody listening to talk is no reason to fail.
@@ -102,6 +123,11 @@ impl Printer {
 /// Whether stdin is a person typing (and not a pipe or a file).
 pub fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
+}
+
+/// Whether all three standard streams are a terminal, as what draws on it needs: it asks where the cursor is.
+pub fn is_terminal() -> bool {
+    stdin_is_terminal() && stdout_is_terminal() && io::stderr().is_terminal()
 }
 
 /// Whether stdout is a terminal (and not a pipe or a file).
