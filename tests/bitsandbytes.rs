@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use nfl::store::Digest;
 use nfl::training::eight_bits::{SIGNED, UNSIGNED};
 use nfl::training::nf4::Nf4;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 fn judge() -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/bitsandbytes.json");
@@ -23,7 +23,7 @@ fn numbers(seed: u64, count: usize) -> Vec<f32> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Digest::of(bytes).hex()
 }
 
 fn digest_f32(numbers: &[f32]) -> String {
