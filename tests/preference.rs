@@ -57,5 +57,5 @@ fn preferences_are_learned_as_in_pytorch() {
         assert!(error <= 1e-4, "the loss of step {number} differs by {error:e}");
     }
     let (loss, preferred) = preferences.evaluate(&trainer).unwrap();
-    assert!(loss < f64::from(losses[19]) && preferred.accuracy == 1.0 && preferred.margin > 2.0);
+    assert!(loss < f64::from(losses[19]) && preferred.accuracy > 0.99 && preferred.margin > 2.0);
 }

@@ -88,11 +88,14 @@ fn missing(what: &str) -> Failure {
     Failure::usage(format!("the recipe has no {what}"), &format!("give {what} on the command line"))
 }
 
+/// Whether a number can be used.
+type Rule<'a> = &'a dyn Fn(&f64) -> bool;
+
 fn check(settings: &Settings) -> Result<(), Failure> {
     let above = |value: &f64| value.is_finite() && *value > 0.0;
     let not_below = |value: &f64| value.is_finite() && *value >= 0.0;
     let share = |value: &f64| *value > 0.0 && *value < 1.0;
-    let rules: [(_, _, &dyn Fn(&f64) -> bool, _); 7] = [
+    let rules: [(_, _, Rule<'_>, _); 7] = [
         ("--alpha", settings.alpha, &above, "a number above 0"),
         ("--rate", settings.rate, &above, "a number above 0"),
         ("--beta", settings.beta, &above, "a number above 0"),
