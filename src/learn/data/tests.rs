@@ -97,8 +97,9 @@ fn files_that_are_nothing_are_refused() {
 
 #[test]
 fn a_split_takes_its_share_and_leaves_the_rest_in_order() {
-    let lines: String = (0..10).map(|number| format!("{{\"text\": \"{number}\"}}\n")).collect();
-    let (_folder, path) = file("data.jsonl", lines);
+    let lines: Vec<String> =
+        (0..10).map(|number| format!("{{\"text\": \"{number}\"}}\n")).collect();
+    let (_folder, path) = file("data.jsonl", lines.concat());
     let mut data = Data::read(&path, false).unwrap();
     let out = data.split(0.2, <[usize]>::reverse).unwrap();
     let places: Vec<&str> = out.iter().map(|(place, _)| place.as_str()).collect();
